@@ -1,0 +1,111 @@
+/* core.h - the router as a pure state machine: attempts, commits, retries, admission, choice of (P,
+ * D).
+ *
+ * WHAT    Side R of HANDOFF. Text, HTTP, tokenizers and keys are the shell's. Pure in the sense of
+ * prefilld/core.h. LINKS   A daemon is named by a small index that the shell gives to its
+ * authenticated connection. ENDING  H4: every submit that returned OK ends in exactly one io.ended;
+ * tokens come in order, each index once. */
+#ifndef BT_ROUTER_CORE_H
+#define BT_ROUTER_CORE_H
+
+#include "proto/msg.h"
+
+typedef struct bt_router_core bt_router_core;
+
+typedef struct {
+    uint64_t incarnation;
+    const char *policy;         /* a row of router/policies/registry.c */
+    uint32_t requests_max;      /* in flight at once; one more is AGAIN (429) */
+    uint32_t attempts_max;      /* bounded retries, refusals counted */
+    uint32_t tokens_max;        /* prompt + output of one request */
+    uint64_t progress_ns;       /* an attempt without any message for so long has failed */
+    uint64_t heartbeat_ns;      /* period of ours */
+    uint64_t daemon_timeout_ns; /* heartbeats missing for so long: the daemon is dead */
+    uint64_t renew_ns;
+} bt_router_config;
+
+typedef struct {
+    bt_request_id id;       /* random, minted by the shell */
+    const uint32_t *tokens; /* copied */
+    uint32_t token_count;
+    uint32_t max_tokens;
+    bool ignore_eos;
+    uint32_t priority;
+    bt_sampling sampling;
+    uint8_t tenant_salt[BT_SHA256_BYTES];
+    uint64_t user; /* given back in every io call about this request */
+} bt_router_request;
+
+typedef struct {
+    bt_finish_reason reason;
+    uint32_t prompt_tokens, output_tokens, cached_tokens;
+    uint32_t attempts;
+    char text[BT_REASON_BYTES_MAX]; /* why, if failed */
+} bt_router_end;
+
+typedef struct {
+    void *ctx;
+    void (*send)(void *ctx, uint32_t daemon, const bt_msg *msg);
+    /* Committed token number index of this request; never twice, never out of order. eos: it is an
+     * end-of-sequence id. */
+    void (*token)(void *ctx, uint64_t user, uint32_t index, const bt_token *token, bool eos);
+    void (*ended)(void *ctx, uint64_t user, const bt_router_end *end);
+} bt_router_io;
+
+/* What policies and `baton ps` see. */
+typedef struct {
+    bool up, draining;
+    bt_hello hello;
+    uint32_t running, waiting, blocks_free, slots_free; /* last heartbeat */
+    uint32_t assigned;                                  /* requests of ours it works on */
+    uint64_t assigned_tokens; /* prompt tokens of those still in prefill */
+    uint64_t heard_ns;
+} bt_router_daemon;
+
+typedef enum { BT_PAIR_NONE, BT_PAIR_ASKED, BT_PAIR_READY, BT_PAIR_REFUSED } bt_pair_state;
+
+typedef struct {
+    bt_pair_state state;
+    bt_dtype wire;
+    uint32_t mb_per_s;
+    char transport[64];
+    char reason[BT_REASON_BYTES_MAX];
+} bt_router_pair;
+
+typedef struct {
+    uint32_t requests;
+    uint64_t accepted_total, finished_total, cancelled_total, failed_total, refused_total,
+        retries_total;
+    uint64_t tokens_total, stale_total, duplicate_tokens_total;
+} bt_router_stats;
+
+size_t bt_router_core_bytes(const bt_router_config *config);
+bt_router_core *bt_router_core_init(void *memory, const bt_router_config *config,
+                                    const bt_router_io *io, uint64_t now_ns);
+
+/* H8: OK = accepted. AGAIN = full now. ERR_PEER_LOST = no ready pair. ERR_LIMIT = longer than any
+ * pair can hold. */
+bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *request,
+                                uint64_t now_ns, bt_err *err);
+/* The client left. Ended(cancelled) comes at once; unknown users are ignored. */
+void bt_router_core_cancel(bt_router_core *core, uint64_t user, uint64_t now_ns);
+/* The text stage met a stop string in the last committed token: finished(stop) now. */
+void bt_router_core_stop(bt_router_core *core, uint64_t user, uint64_t now_ns);
+
+void bt_router_core_message(bt_router_core *core, uint32_t daemon, const bt_msg *msg,
+                            uint64_t now_ns);
+/* The connection of that daemon broke, or its process is known dead. */
+void bt_router_core_daemon_lost(bt_router_core *core, uint32_t daemon, uint64_t now_ns);
+void bt_router_core_tick(bt_router_core *core, uint64_t now_ns);
+uint64_t bt_router_core_next_deadline(const bt_router_core *core);
+
+/* NULL if there is no such index. */
+const bt_router_daemon *bt_router_core_daemon(const bt_router_core *core, uint32_t daemon);
+const bt_router_pair *bt_router_core_pair(const bt_router_core *core, uint32_t prefill,
+                                          uint32_t decode);
+/* At least one pair is ready / every pair of live daemons is decided. */
+bool bt_router_core_serving(const bt_router_core *core);
+bool bt_router_core_settled(const bt_router_core *core);
+void bt_router_core_stats(const bt_router_core *core, bt_router_stats *ret_stats);
+
+#endif
