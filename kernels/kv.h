@@ -33,7 +33,7 @@ size_t bt_kv_scales_bytes(const bt_kv_shape *shape); /* scales of the same, padd
 size_t bt_kv_block_bytes(const bt_kv_shape *shape);
 size_t
 bt_kv_token_bytes(const bt_kv_shape *shape); /* block bytes / block_tokens: what planners count */
-size_t bt_kv_pool_bytes(const bt_kv_shape *shape);
+size_t bt_kv_pool_bytes(const bt_kv_shape *shape); /* 0 on overflow */
 
 typedef enum { BT_KV_K = 0, BT_KV_V = 1 } bt_kv_part;
 
