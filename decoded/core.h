@@ -100,4 +100,8 @@ void bt_decode_core_drain(bt_decode_core *core, uint64_t now_ns);
 bool bt_decode_core_idle(const bt_decode_core *core);
 void bt_decode_core_stats(const bt_decode_core *core, bt_decode_stats *ret_stats);
 
+/* For checkers and `baton ps`: what a landing slot is now, and for whom (fence is set unless FREE). */
+typedef enum { BT_SLOT_FREE, BT_SLOT_GRANTED, BT_SLOT_QUARANTINED } bt_slot_state;
+bt_slot_state bt_decode_core_slot(const bt_decode_core *core, uint32_t slot, bt_fence *ret_fence);
+
 #endif

@@ -39,7 +39,7 @@ typedef struct {
 typedef struct {
     uint64_t tag;
     uint32_t peer;
-    uint32_t slot;
+    uint32_t slot, generation; /* of the ticket; the generation is for traces and checkers */
     uint32_t staging;
     bt_wire_shape wire;
     bt_frame frame;
