@@ -136,7 +136,7 @@ static bt_status parse_entry(const bt_safetensors *file, const char *name, const
     if (bits == 0)
         return BT_FAIL(err, BT_ERR_FORMAT, "%s: %s: unknown dtype '%s'", SHOW(label), SHOW(name),
                        SHOW(dtype_name));
-    uint64_t elements;
+    uint64_t elements = 0;
     bt_status status = parse_shape(json_object_get(info, "shape"), label, entry, &elements, err);
     if (status != BT_OK) return status;
     if (__builtin_mul_overflow(bits, elements, &bits) || bits % 8 != 0)
