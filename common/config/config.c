@@ -54,7 +54,7 @@ static bt_status find_key(const bt_config_table *table, const char *section, con
 static bt_status apply_entry(loader *load, const bt_ini *ini, const bt_ini_entry *entry,
                              bt_err *err)
 {
-    uint32_t index;
+    uint32_t index = 0;
     bt_status status = find_key(load->table, entry->section, entry->key, &index, err);
     if (status != BT_OK) return status;
     if (load->line[index] != 0)
