@@ -4,6 +4,7 @@
 
 _Static_assert(sizeof(crypto_hash_sha256_state) <= sizeof(bt_sha256_stream),
                "stream holds the state");
+_Static_assert(crypto_stream_chacha20_KEYBYTES == BT_KEY_BYTES, "ChaCha20");
 _Static_assert(crypto_hash_sha256_BYTES == BT_SHA256_BYTES, "SHA-256");
 
 void bt_sha256_start(bt_sha256_stream *stream)
@@ -30,6 +31,17 @@ void bt_mac(const uint8_t key[BT_KEY_BYTES], const void *data, size_t bytes,
             uint8_t ret_mac[BT_MAC_BYTES])
 {
     crypto_generichash(ret_mac, BT_MAC_BYTES, data, bytes, key, BT_KEY_BYTES);
+}
+
+void bt_key_stream(const uint8_t key[BT_KEY_BYTES], void *ret_stream, size_t bytes)
+{
+    static const uint8_t nonce[crypto_stream_chacha20_NONCEBYTES];
+    crypto_stream_chacha20(ret_stream, bytes, nonce, key);
+}
+
+void bt_prf128(const uint8_t key[16], const void *data, size_t bytes, uint64_t ret_lanes[2])
+{
+    crypto_shorthash_siphashx24((unsigned char *)ret_lanes, data, bytes, key);
 }
 
 bool bt_equal_ct(const void *a, const void *b, size_t bytes)

@@ -32,6 +32,13 @@ void bt_mac(const uint8_t key[BT_KEY_BYTES], const void *data, size_t bytes,
             uint8_t ret_mac[BT_MAC_BYTES]);
 bool bt_equal_ct(const void *a, const void *b, size_t bytes);
 
+/* The first bytes of the pseudo-random stream that key names (ChaCha20, nonce 0). A key used here
+ * is used for nothing else that is a stream. */
+void bt_key_stream(const uint8_t key[BT_KEY_BYTES], void *ret_stream, size_t bytes);
+
+/* Keyed pseudo-random function for short input, tens of nanoseconds (SipHash-2-4, 128-bit). */
+void bt_prf128(const uint8_t key[16], const void *data, size_t bytes, uint64_t ret_lanes[2]);
+
 /* From the kernel. Never fails after a successful bt_crypto_start. */
 void bt_random_bytes(void *ret_data, size_t bytes);
 

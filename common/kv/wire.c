@@ -1,19 +1,14 @@
 #include "common/kv/wire.h"
 
+#include "kernels/kv_pack/kv_pack.h"
+
 #include <assert.h>
 
 #define RUNS_MAX (BT_CONTEXT_TOKENS_MAX / BT_RUN_TOKENS)
 
-static size_t pad16(size_t bytes)
-{
-    return (bytes + 15) & ~(size_t)15;
-}
-
 size_t bt_wire_record_bytes(const bt_wire_shape *wire)
 {
-    size_t codes = pad16((size_t)BT_RUN_TOKENS * wire->head_dim * bt_dtype_bytes(wire->dtype));
-    size_t scales = bt_dtype_scaled(wire->dtype) ? BT_RUN_TOKENS * sizeof(uint16_t) : 0;
-    return codes + pad16(scales);
+    return bt_kv_record_bytes(wire->dtype, wire->head_dim);
 }
 
 size_t bt_wire_frame_bytes(const bt_wire_shape *wire, uint32_t run_count, uint32_t head_count)
@@ -58,4 +53,72 @@ bt_status bt_wire_frame_check(const bt_wire_shape *wire, const bt_kv_shape *pool
         return BT_FAIL(err, BT_ERR_FORMAT, "frame bytes %zu do not fit a cell of %zu", bytes,
                        cell_bytes);
     return BT_OK;
+}
+
+_Static_assert(sizeof(((bt_kv_digest *)0)->lane) == 2 * sizeof(uint64_t), "two lanes");
+
+/* What walks a frame: pack and unpack differ only in the call for each record. */
+typedef struct {
+    const bt_kv_pack_ops *ops;
+    const bt_frame *frame;
+    bt_kv_record record; /* of the first record */
+    bt_kv_digest_key key;
+    size_t record_bytes;
+} frame_walk;
+
+static void walk_init(frame_walk *walk, const bt_kv_view *kv, const bt_wire_shape *wire,
+                      const bt_frame *frame, const uint32_t *blocks,
+                      const uint8_t key[BT_KEY_BYTES])
+{
+    assert(wire->head_dim == kv->shape.head_dim);
+    walk->ops = bt_kv_pack_best();
+    walk->frame = frame;
+    walk->record =
+        (bt_kv_record){.kv = kv, .blocks = blocks, .wire = wire->dtype, .layer = frame->layer};
+    walk->record_bytes = bt_wire_record_bytes(wire);
+    bt_kv_digest_key_make(key, walk->record_bytes, &walk->key);
+}
+
+/* The index-th record of the frame: runs, then heads, then K before V. */
+static bt_kv_record record_at(const frame_walk *walk, size_t index)
+{
+    const bt_frame *frame = walk->frame;
+    bt_kv_record record = walk->record;
+    record.part = index % 2 == 0 ? BT_KV_K : BT_KV_V;
+    record.head = frame->head_first + (uint32_t)(index / 2 % frame->head_count);
+    record.run = frame->run_first + (uint32_t)(index / 2 / frame->head_count);
+    record.rows = frame->token_end - record.run * BT_RUN_TOKENS;
+    if (record.rows > BT_RUN_TOKENS) record.rows = BT_RUN_TOKENS;
+    return record;
+}
+
+static size_t record_count(const bt_frame *frame)
+{
+    return (size_t)frame->run_count * frame->head_count * 2;
+}
+
+void bt_wire_pack(const bt_kv_view *kv, const bt_wire_shape *wire, const bt_frame *frame,
+                  const uint32_t *blocks, const uint8_t key[BT_KEY_BYTES], uint8_t *dst,
+                  bt_kv_digest *ret_digest)
+{
+    frame_walk walk;
+    walk_init(&walk, kv, wire, frame, blocks, key);
+    *ret_digest = (bt_kv_digest){0};
+    for (size_t i = 0; i < record_count(frame); i++) {
+        bt_kv_record record = record_at(&walk, i);
+        bt_kv_pack(walk.ops, &record, &walk.key, dst + i * walk.record_bytes, ret_digest->lane);
+    }
+}
+
+void bt_wire_unpack(const bt_kv_view *kv, const bt_wire_shape *wire, const bt_frame *frame,
+                    const uint32_t *blocks, const uint8_t key[BT_KEY_BYTES], const uint8_t *src,
+                    bt_kv_digest *ret_digest)
+{
+    frame_walk walk;
+    walk_init(&walk, kv, wire, frame, blocks, key);
+    *ret_digest = (bt_kv_digest){0};
+    for (size_t i = 0; i < record_count(frame); i++) {
+        bt_kv_record record = record_at(&walk, i);
+        bt_kv_unpack(walk.ops, &record, &walk.key, src + i * walk.record_bytes, ret_digest->lane);
+    }
 }

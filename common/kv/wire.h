@@ -2,17 +2,22 @@
  * layout and dtype.
  *
  * RECORD  (layer, head, run of 64 tokens, K or V), of fixed stride:
- *             codes  [64][head_dim] of the wire dtype      padded to 16 bytes
- *             scales [64] of f16, if the dtype is scaled   padded to 16 bytes
- *         rows beyond the sequence's end are zero, so that no other tenant's bytes travel.
+ *             codes  [64][head_dim] of the wire dtype
+ *             scales [64] of f16, if the dtype is scaled
+ *         both multiples of 16 bytes; rows beyond the sequence's end are zero, so that no other
+ *         tenant's bytes travel.
+ *
  * FRAME   for run in [run_first, +run_count): for head in [head_first, +head_count): record K,
- * record V. One frame is one contiguous put of bt_wire_frame_bytes. DIGEST  two 64-bit lanes of
- * keyed 32 x 32 -> 64 multiply-add over the record's 32-bit words, tweaked by (layer, head, run,
- * part, position), summed modulo 2^64: frames of one handoff and shards of one frame simply add up.
- *         The key is the pair's, so that a daemon that cannot read the control plane cannot forge a
- * digest. Pack = gather + quantize + digest in one loop; unpack = digest + convert + scatter in one
- * loop (kernels/kv_pack/). The same dtype on both sides of a conversion is copied bit for bit,
- * scales included. */
+ *         record V. One frame is one contiguous put of bt_wire_frame_bytes.
+ *
+ * DIGEST  two 64-bit lanes for each record, tied to its (layer, head, run, part), summed modulo
+ *         2^64: frames of one handoff and shards of one frame simply add up. The construction and
+ *         its bound are in kernels/kv_pack/kv_pack.h. The key is the pair's, so that a daemon that
+ *         cannot read the control plane cannot forge a digest.
+ *
+ * Pack = gather + quantize + digest in one loop; unpack = digest + convert + scatter in one loop.
+ * The same dtype on both sides of a conversion is copied bit for bit, scales included. Both take
+ * about 100 KiB of stack. */
 #ifndef BT_COMMON_KV_WIRE_H
 #define BT_COMMON_KV_WIRE_H
 
