@@ -5,11 +5,7 @@
 #ifndef BT_OPS_CLI_COMMAND_H
 #define BT_OPS_CLI_COMMAND_H
 
-/* Exit codes of every Baton program. */
-#define BT_EXIT_OK 0
-#define BT_EXIT_FAILURE 1 /* the work failed: one line on stderr says why */
-#define BT_EXIT_USAGE 2   /* the command line is wrong */
-#define BT_EXIT_CONFIG 3  /* the configuration is wrong: file, line, reason */
+#include "common/base/exit_code.h"
 
 typedef struct {
     const char *name;

@@ -1,9 +1,11 @@
 #include "ops/cli/command.h"
 
 extern const bt_cli_command bt_cli_keygen;
+extern const bt_cli_command bt_cli_up;
 
 const bt_cli_command *const bt_cli_commands[] = {
     &bt_cli_keygen,
+    &bt_cli_up,
 };
 
 const unsigned bt_cli_command_count = sizeof(bt_cli_commands) / sizeof(bt_cli_commands[0]);

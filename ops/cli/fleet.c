@@ -1,0 +1,337 @@
+#include "ops/cli/fleet.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STOP_GRACE_MS 5000
+#define RESTARTS_IN_A_ROW 5u
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static bt_status open_notify(bt_fleet *fleet, bt_err *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s/notify", fleet->dir);
+    if (length < 0 || (size_t)length >= sizeof(address.sun_path))
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "the path %s/notify is too long for a socket",
+                       fleet->dir);
+    fleet->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fleet->notify_fd < 0 ||
+        bind(fleet->notify_fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+        return BT_FAIL(err, BT_ERR_OS, "notification socket %s: %s", address.sun_path,
+                       strerror(errno));
+    return BT_OK;
+}
+
+bt_status bt_fleet_open(bt_fleet *fleet, bt_err *err)
+{
+    memset(fleet, 0, sizeof(*fleet));
+    fleet->notify_fd = fleet->signal_fd = -1;
+    const char *base = getenv("TMPDIR");
+    snprintf(fleet->dir, sizeof(fleet->dir), "%s/baton-XXXXXX",
+             base != NULL && strlen(base) < 60 ? base : "/tmp");
+    if (mkdtemp(fleet->dir) == NULL) {
+        bt_status status = BT_FAIL(err, BT_ERR_OS, "folder %s: %s", fleet->dir, strerror(errno));
+        fleet->dir[0] = '\0';
+        return status;
+    }
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    fleet->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fleet->signal_fd < 0) return BT_FAIL(err, BT_ERR_OS, "signalfd: %s", strerror(errno));
+    return open_notify(fleet, err);
+}
+
+bt_fleet_member *bt_fleet_add(bt_fleet *fleet, const char *role, uint32_t index,
+                              const char *program)
+{
+    assert(fleet->member_count < BT_FLEET_MAX);
+    bt_fleet_member *member = &fleet->members[fleet->member_count++];
+    snprintf(member->role, sizeof(member->role), "%s", role);
+    if (strcmp(role, "router") == 0)
+        snprintf(member->name, sizeof(member->name), "router");
+    else
+        snprintf(member->name, sizeof(member->name), "%s-%u", role, index);
+    char self[400];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    self[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(self, '/');
+    if (slash != NULL) *slash = '\0';
+    snprintf(member->program, sizeof(member->program), "%s/%s", self, program);
+    char config[sizeof(member->config)];
+    snprintf(config, sizeof(config), "%s/%s.conf", fleet->dir, member->name);
+    memcpy(member->config, config, sizeof(config));
+    return member;
+}
+
+static void child_main(const bt_fleet *fleet, const bt_fleet_member *member, pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1); /* it died before the line above */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setpgid(0, 0); /* Ctrl-C reaches us alone, and we end the children in order */
+    int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null_fd >= 0) dup2(null_fd, STDIN_FILENO);
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    char notify[300];
+    snprintf(notify, sizeof(notify), "%s/notify", fleet->dir);
+    setenv("NOTIFY_SOCKET", notify, 1);
+    execl(member->program, member->program, "--config", member->config, (char *)NULL);
+    fprintf(stderr, "baton up: %s: %s\n", member->program, strerror(errno));
+    _exit(127);
+}
+
+static bt_status spawn(bt_fleet *fleet, bt_fleet_member *member, bt_err *err)
+{
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    if (pid < 0) return BT_FAIL(err, BT_ERR_OS, "fork for %s: %s", member->name, strerror(errno));
+    if (pid == 0) child_main(fleet, member, parent);
+    member->pid = pid;
+    member->ready = false;
+    member->restart_at_ns = 0;
+    return BT_OK;
+}
+
+/* The state file is replaced in one step, so that a reader never sees half of it. */
+static void write_state(const bt_fleet *fleet)
+{
+    if (fleet->state_file == NULL) return;
+    char temporary[600];
+    snprintf(temporary, sizeof(temporary), "%s.new", fleet->state_file);
+    FILE *out = fopen(temporary, "we");
+    if (out == NULL) {
+        fprintf(stderr, "baton up: state file %s: %s\n", temporary, strerror(errno));
+        return;
+    }
+    fprintf(out, "{\"url\": \"%s\", \"ready\": %s, \"pairs\": %u, \"daemons\": [", fleet->url,
+            fleet->announced ? "true" : "false", fleet->pairs_ready);
+    for (uint32_t i = 0; i < fleet->member_count; i++) {
+        const bt_fleet_member *m = &fleet->members[i];
+        fprintf(out,
+                "%s\n  {\"role\": \"%s\", \"name\": \"%s\", \"pid\": %d, \"metrics\": \"%s\", "
+                "\"restarts\": %u}",
+                i ? "," : "", m->role, m->name, (int)m->pid, m->metrics_url, m->restarts);
+    }
+    fputs("\n]}\n", out);
+    if (fclose(out) != 0 || rename(temporary, fleet->state_file) != 0)
+        fprintf(stderr, "baton up: state file %s: %s\n", fleet->state_file, strerror(errno));
+}
+
+static bt_fleet_member *member_of(bt_fleet *fleet, pid_t pid)
+{
+    for (uint32_t i = 0; i < fleet->member_count; i++) {
+        if (fleet->members[i].pid == pid && pid != 0) return &fleet->members[i];
+    }
+    return NULL;
+}
+
+static void take_line(bt_fleet *fleet, bt_fleet_member *member, const char *line)
+{
+    const char *value = strchr(line, '=');
+    if (value == NULL) return;
+    size_t key = (size_t)(value++ - line);
+#define KEY_IS(name) (key == strlen(name) && strncmp(line, name, key) == 0)
+    if (KEY_IS("READY")) member->ready = true;
+    if (KEY_IS("STATUS")) snprintf(member->status, sizeof(member->status), "%s", value);
+    if (KEY_IS("X_BATON_METRICS"))
+        snprintf(member->metrics_url, sizeof(member->metrics_url), "%s", value);
+    if (strcmp(member->role, "router") != 0) return;
+    if (KEY_IS("X_BATON_URL")) snprintf(fleet->url, sizeof(fleet->url), "%s", value);
+    if (KEY_IS("X_BATON_PAIRS_READY")) fleet->pairs_ready = (uint32_t)strtoul(value, NULL, 10);
+    if (KEY_IS("X_BATON_PAIRS_REFUSED")) fleet->pairs_refused = (uint32_t)strtoul(value, NULL, 10);
+    if (KEY_IS("X_BATON_REFUSAL")) snprintf(fleet->refusal, sizeof(fleet->refusal), "%s", value);
+#undef KEY_IS
+}
+
+/* Notifications carry the sender's pid by SCM_CREDENTIALS, which the kernel vouches for. */
+static bool read_notification(bt_fleet *fleet)
+{
+    char data[2048];
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec part = {data, sizeof(data) - 1};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    ssize_t bytes = recvmsg(fleet->notify_fd, &message, MSG_CMSG_CLOEXEC);
+    if (bytes < 0) return false;
+    data[bytes] = '\0';
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header == NULL || header->cmsg_type != SCM_CREDENTIALS) return true;
+    struct ucred who;
+    memcpy(&who, CMSG_DATA(header), sizeof(who));
+    bt_fleet_member *member = member_of(fleet, who.pid);
+    if (member == NULL) return true;
+    char *rest = data;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;) take_line(fleet, member, line);
+    return true;
+}
+
+static void describe_exit(const bt_fleet_member *member, int status)
+{
+    if (WIFSIGNALED(status))
+        fprintf(stderr, "baton up: %s was killed by signal %d\n", member->name, WTERMSIG(status));
+    else
+        fprintf(stderr, "baton up: %s exited with code %d\n", member->name, WEXITSTATUS(status));
+}
+
+static bt_status reap(bt_fleet *fleet, bt_err *err)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        bt_fleet_member *member = member_of(fleet, pid);
+        if (member == NULL) continue;
+        bool was_ready = member->ready;
+        member->pid = 0;
+        member->ready = false;
+        describe_exit(member, status);
+        if (!fleet->announced && !was_ready)
+            return BT_FAIL(err, BT_ERR_ARGUMENT, "%s did not start; its message stands above",
+                           member->name);
+        if (!fleet->restart) continue;
+        uint64_t wait_ms = member->restarts < RESTARTS_IN_A_ROW ? 100 : 2000;
+        member->restarts++;
+        member->restart_at_ns = now_ns() + wait_ms * 1000000ull;
+    }
+    return BT_OK;
+}
+
+static bool drain_signals(const bt_fleet *fleet)
+{
+    bool stop = false;
+    struct signalfd_siginfo info;
+    while (read(fleet->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT || info.ssi_signo == SIGHUP)
+            stop = true;
+    }
+    return stop;
+}
+
+static bt_status announce(bt_fleet *fleet, bt_err *err)
+{
+    if (fleet->announced) return BT_OK;
+    if (fleet->pairs_refused > 0)
+        return BT_FAIL(err, BT_ERR_VERSION, "a pair was refused: %s", fleet->refusal);
+    if (fleet->url[0] == '\0' || fleet->pairs_ready < fleet->pairs_wanted) return BT_OK;
+    for (uint32_t i = 0; i < fleet->member_count; i++) {
+        if (!fleet->members[i].ready) return BT_OK;
+    }
+    fleet->announced = true;
+    write_state(fleet);
+    printf("ready %s\n", fleet->url);
+    fflush(stdout);
+    return BT_OK;
+}
+
+static bt_status restart_due(bt_fleet *fleet, bt_err *err)
+{
+    for (uint32_t i = 0; i < fleet->member_count; i++) {
+        bt_fleet_member *member = &fleet->members[i];
+        if (member->restart_at_ns == 0 || member->restart_at_ns > now_ns()) continue;
+        bt_status status = spawn(fleet, member, err);
+        if (status != BT_OK) return status;
+        write_state(fleet);
+    }
+    return BT_OK;
+}
+
+bt_status bt_fleet_run(bt_fleet *fleet, bt_err *err)
+{
+    int on = 1;
+    if (setsockopt(fleet->notify_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0)
+        return BT_FAIL(err, BT_ERR_OS, "SO_PASSCRED: %s", strerror(errno));
+    for (uint32_t i = 0; i < fleet->member_count; i++) {
+        bt_status status = spawn(fleet, &fleet->members[i], err);
+        if (status != BT_OK) return status;
+    }
+    for (;;) {
+        struct pollfd fds[2] = {{fleet->signal_fd, POLLIN, 0}, {fleet->notify_fd, POLLIN, 0}};
+        if (poll(fds, 2, 50) < 0 && errno != EINTR)
+            return BT_FAIL(err, BT_ERR_OS, "poll: %s", strerror(errno));
+        if (drain_signals(fleet)) return BT_OK;
+        bool news = false;
+        while (read_notification(fleet)) news = true;
+        bt_status status = reap(fleet, err);
+        if (status == BT_OK) status = restart_due(fleet, err);
+        if (status == BT_OK) status = announce(fleet, err);
+        if (status != BT_OK) return status;
+        if (news) write_state(fleet);
+    }
+}
+
+static bool any_alive(const bt_fleet *fleet)
+{
+    for (uint32_t i = 0; i < fleet->member_count; i++) {
+        if (fleet->members[i].pid != 0) return true;
+    }
+    return false;
+}
+
+static void signal_all(const bt_fleet *fleet, int signo)
+{
+    for (uint32_t i = 0; i < fleet->member_count; i++) {
+        if (fleet->members[i].pid != 0) kill(fleet->members[i].pid, signo);
+    }
+}
+
+static void remove_dir(const char *dir)
+{
+    DIR *open_dir = opendir(dir);
+    if (open_dir == NULL) return;
+    for (struct dirent *entry; (entry = readdir(open_dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(open_dir), entry->d_name, 0);
+    }
+    closedir(open_dir);
+    rmdir(dir);
+}
+
+void bt_fleet_close(bt_fleet *fleet)
+{
+    signal_all(fleet, SIGTERM);
+    uint64_t end = now_ns() + STOP_GRACE_MS * 1000000ull;
+    while (any_alive(fleet)) {
+        int status;
+        pid_t pid = waitpid(-1, &status, WNOHANG);
+        bt_fleet_member *member = pid > 0 ? member_of(fleet, pid) : NULL;
+        if (member != NULL) member->pid = 0;
+        if (pid > 0) continue;
+        if (now_ns() > end) signal_all(fleet, SIGKILL);
+        struct pollfd fd = {fleet->signal_fd, POLLIN, 0};
+        poll(&fd, 1, 20);
+        drain_signals(fleet);
+    }
+    if (fleet->notify_fd >= 0) close(fleet->notify_fd);
+    if (fleet->signal_fd >= 0) close(fleet->signal_fd);
+    if (fleet->dir[0] != '\0') remove_dir(fleet->dir);
+}

@@ -1,0 +1,140 @@
+/* check.c - the rules of HANDOFF as checks: H1 at each landing, H2 and H5 at each committed token,
+ * H4 at each ending, H8 at each FirstToken, conservation of blocks and slots after every event, H3
+ * at the end. */
+#include "tests/sim/world.h"
+
+#include <string.h>
+
+/* H1: no put hits a slot that is free or granted to another fence. */
+void check_landing(world *w, sim_node *d, uint32_t slot, const bt_fence *fence)
+{
+    bt_fence now;
+    bt_slot_state state = bt_decode_core_slot(d->decode, slot, &now);
+    if (state == BT_SLOT_QUARANTINED) return;
+    if (state == BT_SLOT_FREE) {
+        world_fail(w,
+                   "H1: a put of incarnation %llu generation %u lands in free slot %u of node %u",
+                   (unsigned long long)fence->p_incarnation, fence->generation, slot, d->index);
+    } else if (now.generation != fence->generation || now.p_incarnation != fence->p_incarnation) {
+        world_fail(w,
+                   "H1: a put of incarnation %llu generation %u lands in slot %u of node %u, "
+                   "granted to %llu generation %u",
+                   (unsigned long long)fence->p_incarnation, fence->generation, slot, d->index,
+                   (unsigned long long)now.p_incarnation, now.generation);
+    }
+}
+
+/* H8 and the order "FirstToken before Manifest", seen from what nodes send. */
+void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg)
+{
+    (void)to;
+    if (msg->kind == BT_MSG_REFUSED && msg->refused.reason == BT_REFUSE_DIGEST)
+        w->refused_digests++;
+    if (from == SIM_ROUTER || w->nodes[from].role != BT_ROLE_PREFILL) return;
+    if (msg->kind != BT_MSG_FIRST_TOKEN && msg->kind != BT_MSG_MANIFEST) return;
+    if (msg->fence.p_incarnation != w->nodes[from].incarnation)
+        world_fail(w, "node %u names incarnation %llu in a %s", from,
+                   (unsigned long long)msg->fence.p_incarnation, bt_msg_name(msg->kind));
+}
+
+/* H2, H5: every committed token is the one an undisturbed run commits, once, in order. */
+void check_token(world *w, sim_request *request, uint32_t index, uint32_t id)
+{
+    if (request->endings > 0) world_fail(w, "H4: a token after the end");
+    if (index != request->got_count) {
+        world_fail(w, "H5: token %u committed, %u expected next", index, request->got_count);
+    } else if (index >= request->expected_count) {
+        world_fail(w, "H5: token %u is beyond the end of the request (%u)", index,
+                   request->expected_count);
+    } else if (request->expected[index] != id) {
+        world_fail(w, "H2: request %02x token %u is %u, an undisturbed run says %u",
+                   request->id.bytes[0], index, id, request->expected[index]);
+    }
+    request->got_count++;
+}
+
+void check_ended(world *w, sim_request *request, const bt_router_end *end)
+{
+    if (++request->endings > 1) world_fail(w, "H4: request %02x ended twice", request->id.bytes[0]);
+    request->reason = end->reason;
+    if (end->output_tokens != request->got_count)
+        world_fail(w, "H5: usage says %u tokens, %u were committed", end->output_tokens,
+                   request->got_count);
+    bool complete = end->reason == BT_FINISH_STOP || end->reason == BT_FINISH_LENGTH;
+    if (complete && request->got_count != request->expected_count)
+        world_fail(w, "H4: finished after %u of %u tokens", request->got_count,
+                   request->expected_count);
+    if (end->reason == BT_FINISH_FAILED && scenario_undisturbed(&w->sc))
+        world_fail(w, "H4: request %02x failed in an undisturbed world: %s", request->id.bytes[0],
+                   end->text);
+}
+
+static void check_node(world *w, const sim_node *node)
+{
+    if (node->role == BT_ROLE_PREFILL) {
+        bt_prefill_stats s;
+        bt_prefill_core_stats(node->prefill, &s);
+        if (s.blocks_free + s.blocks_cached + s.blocks_held + s.blocks_quarantined !=
+            w->sc.p_blocks)
+            world_fail(w,
+                       "node %u: %u free + %u cached + %u held + %u quarantined blocks are not %u",
+                       node->index, s.blocks_free, s.blocks_cached, s.blocks_held,
+                       s.blocks_quarantined, w->sc.p_blocks);
+        return;
+    }
+    bt_decode_stats s;
+    bt_decode_core_stats(node->decode, &s);
+    uint32_t probe = (BT_RUN_TOKENS + w->sc.d_block_tokens - 1) / w->sc.d_block_tokens;
+    if (s.blocks_free + s.blocks_cached + s.blocks_held + probe != w->sc.d_blocks)
+        world_fail(w, "node %u: %u free + %u cached + %u held + %u probe blocks are not %u",
+                   node->index, s.blocks_free, s.blocks_cached, s.blocks_held, probe,
+                   w->sc.d_blocks);
+    if (s.slots_free + s.slots_held + s.slots_quarantined != SIM_SLOTS)
+        world_fail(w, "node %u: %u free + %u held + %u quarantined slots are not %u", node->index,
+                   s.slots_free, s.slots_held, s.slots_quarantined, SIM_SLOTS);
+}
+
+void check_after_event(world *w)
+{
+    for (uint32_t i = 0; i < SIM_NODES_MAX && !w->failed; i++) {
+        if (w->nodes[i].up) check_node(w, &w->nodes[i]);
+    }
+}
+
+/* H3: long after the last request ended nothing is held anywhere. */
+void check_final(world *w)
+{
+    for (uint32_t i = 0; i < w->sc.requests; i++) {
+        const sim_request *request = &w->requests[i];
+        if (!request->refused && request->endings != 1)
+            world_fail(w, "H4: request %02x has %u endings", request->id.bytes[0],
+                       request->endings);
+    }
+    for (uint32_t i = 0; i < SIM_NODES_MAX; i++) {
+        sim_node *node = &w->nodes[i];
+        if (!node->up) continue;
+        if (node->role == BT_ROLE_PREFILL) {
+            bt_prefill_stats s;
+            bt_prefill_core_stats(node->prefill, &s);
+            w->stale += s.stale_total;
+            if (s.blocks_held + s.blocks_quarantined + s.running + s.waiting != 0)
+                world_fail(
+                    w, "H3: idle node %u holds %u blocks, %u quarantined, %u running, %u waiting",
+                    i, s.blocks_held, s.blocks_quarantined, s.running, s.waiting);
+        } else {
+            bt_decode_stats s;
+            bt_decode_core_stats(node->decode, &s);
+            w->stale += s.stale_total;
+            w->quarantines += s.quarantines_total;
+            if (s.blocks_held + s.slots_held + s.slots_quarantined + s.running + s.waiting != 0)
+                world_fail(w,
+                           "H3: idle node %u holds %u blocks, %u slots, %u quarantined, %u "
+                           "running, %u waiting",
+                           i, s.blocks_held, s.slots_held, s.slots_quarantined, s.running,
+                           s.waiting);
+        }
+    }
+    bt_router_stats stats;
+    bt_router_core_stats(w->router, &stats);
+    if (stats.requests != 0) world_fail(w, "H4: the router still has %u requests", stats.requests);
+}

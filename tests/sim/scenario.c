@@ -1,0 +1,111 @@
+/* scenario.c - what a seed stands for: the fleet's shape, its requests and its faults.
+ *
+ * A fifth of the seeds is undisturbed (everything must then finish); the others draw one or several
+ * kinds of fault. */
+#include "tests/sim/world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const uint32_t block_sizes[] = {16, 32, 64};
+
+static void draw_request(world *w, uint32_t i)
+{
+    sim_request *request = &w->requests[i];
+    for (uint32_t b = 0; b < sizeof(request->id.bytes); b++)
+        request->id.bytes[b] = (uint8_t)world_random(w, 256);
+    request->prompt_count = 1 + (uint32_t)world_random(w, world_random(w, 2) ? SIM_PROMPT_MAX : 80);
+    request->max_tokens = 1 + (uint32_t)world_random(w, SIM_OUTPUT_MAX);
+    request->ignore_eos = world_random(w, 2);
+    request->seed = world_random(w, UINT64_MAX);
+    /* Half of the requests begin with the same tokens, so that the prefix caches of both sides are
+     * used. */
+    bool shared = world_random(w, 2);
+    for (uint32_t t = 0; t < request->prompt_count; t++)
+        request->prompt[t] =
+            10 + (uint32_t)(shared ? sim_mix(w->seed, t) % 900 : world_random(w, 900));
+    if (shared) request->prompt[request->prompt_count - 1] = 10 + (uint32_t)world_random(w, 900);
+    request->start_ns = 50 * MS + world_random(w, 2 * SEC);
+    engine_expect(request);
+    world_schedule(w, request->start_ns, EV_SUBMIT, SIM_ROUTER, 0)->arg = i;
+}
+
+static void draw_faults(world *w)
+{
+    scenario *s = &w->sc;
+    s->calm_ns = 0;
+    if (world_random(w, 5) == 0) return;
+    s->calm_ns = 4 * SEC + world_random(w, 6 * SEC);
+    uint64_t kinds = world_random(w, 512);
+    if (kinds & 1) s->loss = 1 + (uint32_t)world_random(w, 300);
+    if (kinds & 2) s->duplicate = 1 + (uint32_t)world_random(w, 500);
+    if (kinds & 4) s->reorder = 1 + (uint32_t)world_random(w, 500);
+    if (kinds & 8) s->corrupt = 1 + (uint32_t)world_random(w, 2000);
+    if (kinds & 16) s->slow = 1 + (uint32_t)world_random(w, 500);
+    if (kinds & 32) s->crashes = 1 + (uint32_t)world_random(w, 3);
+    if (kinds & 64) s->freezes = 1 + (uint32_t)world_random(w, 3);
+    if (kinds & 128) s->cancels = 1 + (uint32_t)world_random(w, s->requests);
+    if (kinds & 256) s->late_puts = 1 + (uint32_t)world_random(w, 1500);
+}
+
+static uint32_t draw_node(world *w)
+{
+    uint64_t i = world_random(w, w->sc.prefills + w->sc.decodes);
+    return (uint32_t)(i < w->sc.prefills ? i : SIM_PREFILL_MAX + i - w->sc.prefills);
+}
+
+void scenario_draw(world *w, uint64_t seed)
+{
+    (void)seed;
+    scenario *s = &w->sc;
+    s->prefills = 1 + (uint32_t)world_random(w, SIM_PREFILL_MAX);
+    s->decodes = 1 + (uint32_t)world_random(w, SIM_DECODE_MAX);
+    s->requests = 2 + (uint32_t)world_random(w, SIM_REQUESTS_MAX - 1);
+    s->p_block_tokens = block_sizes[world_random(w, 3)];
+    s->d_block_tokens = block_sizes[world_random(w, 3)];
+    /* Pools that hold between one and a few requests of the longest kind, beside D's probe. */
+    s->p_blocks = (BT_RUN_TOKENS + (1 + (uint32_t)world_random(w, 3)) * (SIM_TOKENS_MAX + 40)) /
+                  s->p_block_tokens;
+    s->d_blocks = (2 * BT_RUN_TOKENS + (1 + (uint32_t)world_random(w, 3)) * (SIM_TOKENS_MAX + 40)) /
+                  s->d_block_tokens;
+    if (s->p_blocks > SIM_POOL_MAX) s->p_blocks = SIM_POOL_MAX;
+    if (s->d_blocks > SIM_POOL_MAX) s->d_blocks = SIM_POOL_MAX;
+    s->cell_runs = 1 + (uint32_t)world_random(w, SIM_CELL_RUNS_MAX);
+    s->batch_tokens = 64u << world_random(w, 3);
+    s->policy = world_random(w, 2) ? "round_robin" : "least_loaded";
+    draw_faults(w);
+    for (uint32_t i = 0; i < s->requests; i++) draw_request(w, i);
+    for (uint32_t i = 0; i < s->cancels; i++) {
+        uint64_t request = world_random(w, s->requests);
+        uint64_t delay = world_random(w, 400 * MS);
+        world_schedule(w, w->requests[request].start_ns + delay, EV_CANCEL, SIM_ROUTER, 0)->arg =
+            request;
+    }
+    for (uint32_t i = 0; i < s->crashes; i++)
+        world_schedule(w, 100 * MS + world_random(w, s->calm_ns - 200 * MS), EV_CRASH, draw_node(w),
+                       0);
+    for (uint32_t i = 0; i < s->freezes; i++) {
+        sim_event *event = world_schedule(w, 100 * MS + world_random(w, s->calm_ns - 200 * MS),
+                                          EV_FREEZE, draw_node(w), 0);
+        event->arg = 10 * MS + world_random(w, world_random(w, 2) ? 500 * MS : 6 * SEC);
+    }
+}
+
+bool scenario_undisturbed(const scenario *s)
+{
+    return !(s->loss | s->duplicate | s->reorder | s->corrupt | s->slow | s->crashes | s->freezes |
+             s->cancels | s->late_puts);
+}
+
+void scenario_print(const world *w)
+{
+    const scenario *s = &w->sc;
+    printf("seed %llu: %uP %uD, %u requests, blocks %u x %u / %u x %u, cells of %u runs, %s\n",
+           (unsigned long long)w->seed, s->prefills, s->decodes, s->requests, s->p_blocks,
+           s->p_block_tokens, s->d_blocks, s->d_block_tokens, s->cell_runs, s->policy);
+    printf("faults: loss %u duplicate %u reorder %u corrupt %u slow %u late puts %u (per 10,000); "
+           "crashes %u freezes %u "
+           "cancels %u; calm at %.1f s\n",
+           s->loss, s->duplicate, s->reorder, s->corrupt, s->slow, s->late_puts, s->crashes,
+           s->freezes, s->cancels, (double)s->calm_ns / 1e9);
+}
