@@ -22,6 +22,10 @@
 #define BT_PROTO_MAJOR 1u
 #define BT_PROTO_MINOR 0u
 
+#define BT_MSG_TOKENS_MAX 64u          /* in one TOKENS message */
+#define BT_MSG_RENEW_MAX 4096u         /* requests in one RENEW message */
+#define BT_MSG_ADDRESS_BYTES_MAX 4096u /* worker addresses and rkeys */
+
 typedef enum {
     BT_ROLE_NONE = 0,
     BT_ROLE_ROUTER = 1,
@@ -281,5 +285,8 @@ const char *bt_refuse_name(bt_refuse_reason reason);
 /* True if both name the same grant in every field. */
 bool bt_fence_equal(const bt_fence *a, const bt_fence *b);
 bool bt_request_id_equal(const bt_request_id *a, const bt_request_id *b);
+bool bt_token_equal(const bt_token *a, const bt_token *b);
+/* Same kind, fence and contents, what the pointers point to included. */
+bool bt_msg_equal(const bt_msg *a, const bt_msg *b);
 
 #endif

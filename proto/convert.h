@@ -1,0 +1,54 @@
+/* convert.h - bt_msg <-> the structs that protoc-c makes of baton.proto. Private to proto/.
+ *
+ * OWNS    bt_pb holds every nested struct of one message to encode, so that building one allocates
+ * nothing; it points into itself and into the bt_msg. */
+#ifndef BT_PROTO_CONVERT_H
+#define BT_PROTO_CONVERT_H
+
+#include "proto/baton.pb-c.h"
+#include "proto/msg.h"
+
+#define BT_PB_TAG_OF_KIND 16u /* tag of a body = this + its bt_msg_kind */
+
+typedef struct {
+    Baton__V1__Envelope envelope;
+    Baton__V1__Fence fence;
+    union {
+        Baton__V1__Empty empty;
+        Baton__V1__Welcome welcome;
+        Baton__V1__Heartbeat heartbeat;
+        Baton__V1__Pair pair;
+        Baton__V1__PairStatus pair_status;
+        Baton__V1__PairHello pair_hello;
+        Baton__V1__PairAccept pair_accept;
+        Baton__V1__PairRefuse pair_refuse;
+        Baton__V1__Work work;
+        Baton__V1__FirstToken first_token;
+        Baton__V1__Refused refused;
+        Baton__V1__Tokens tokens;
+        Baton__V1__Finished finished;
+        Baton__V1__Evicted evicted;
+        Baton__V1__Renew renew;
+        Baton__V1__Ticket ticket;
+        Baton__V1__Sealed sealed;
+        Baton__V1__Credit credit;
+        Baton__V1__Manifest manifest;
+    } body;
+    Baton__V1__Hello hello;
+    Baton__V1__Sampling sampling;
+    Baton__V1__Frame frame;
+    Baton__V1__Digest digest;
+    Baton__V1__Token token[BT_MSG_TOKENS_MAX];
+    Baton__V1__Token *token_list[BT_MSG_TOKENS_MAX];
+    uint32_t top_ids[BT_MSG_TOKENS_MAX][BT_TOP_LOGPROBS_MAX];
+    float top_logprobs[BT_MSG_TOKENS_MAX][BT_TOP_LOGPROBS_MAX];
+} bt_pb;
+
+/* msg has passed bt_msg_check. */
+void bt_pb_from_msg(const bt_msg *msg, bt_pb *ret_pb);
+
+/* tokens: BT_MSG_TOKENS_MAX of them, for TOKENS. ret_msg borrows from envelope and tokens. Returns
+ * NULL, or the name of the field whose length or presence is wrong; ranges are bt_msg_check's. */
+const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_token *tokens, bt_msg *ret_msg);
+
+#endif
