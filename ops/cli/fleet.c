@@ -66,6 +66,7 @@ bt_status bt_fleet_open(bt_fleet *fleet, bt_err *err)
     return open_notify(fleet, err);
 }
 
+/* The first member is the router. */
 bt_fleet_member *bt_fleet_add(bt_fleet *fleet, const char *role, uint32_t index,
                               const char *program)
 {
@@ -102,7 +103,23 @@ static void child_main(const bt_fleet *fleet, const bt_fleet_member *member, pid
     char notify[300];
     snprintf(notify, sizeof(notify), "%s/notify", fleet->dir);
     setenv("NOTIFY_SOCKET", notify, 1);
-    execl(member->program, member->program, "--config", member->config, (char *)NULL);
+    /* The router picks its ports; a successor gets the same ones, and the others are told where it is. */
+    bool router = strcmp(member->role, "router") == 0;
+    char control[200], listen[200];
+    snprintf(control, sizeof(control), "%s.%s=%s", member->role,
+             router ? "control_listen" : "router", fleet->control);
+    snprintf(listen, sizeof(listen), "router.http_listen=%s", fleet->url + strlen("http://"));
+    const char *argv[8] = {member->program, "--config", member->config};
+    int argc = 3;
+    if (fleet->control[0] != '\0') {
+        argv[argc++] = "--set";
+        argv[argc++] = control;
+    }
+    if (router && fleet->url[0] != '\0') {
+        argv[argc++] = "--set";
+        argv[argc++] = listen;
+    }
+    execv(member->program, (char *const *)argv);
     fprintf(stderr, "baton up: %s: %s\n", member->program, strerror(errno));
     _exit(127);
 }
@@ -163,6 +180,7 @@ static void take_line(bt_fleet *fleet, bt_fleet_member *member, const char *line
     if (KEY_IS("X_BATON_METRICS"))
         snprintf(member->metrics_url, sizeof(member->metrics_url), "%s", value);
     if (strcmp(member->role, "router") != 0) return;
+    if (KEY_IS("X_BATON_CONTROL")) snprintf(fleet->control, sizeof(fleet->control), "%s", value);
     if (KEY_IS("X_BATON_URL")) snprintf(fleet->url, sizeof(fleet->url), "%s", value);
     if (KEY_IS("X_BATON_PAIRS_READY")) fleet->pairs_ready = (uint32_t)strtoul(value, NULL, 10);
     if (KEY_IS("X_BATON_PAIRS_REFUSED")) fleet->pairs_refused = (uint32_t)strtoul(value, NULL, 10);
@@ -270,10 +288,9 @@ bt_status bt_fleet_run(bt_fleet *fleet, bt_err *err)
     int on = 1;
     if (setsockopt(fleet->notify_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0)
         return BT_FAIL(err, BT_ERR_OS, "SO_PASSCRED: %s", strerror(errno));
-    for (uint32_t i = 0; i < fleet->member_count; i++) {
-        bt_status status = spawn(fleet, &fleet->members[i], err);
-        if (status != BT_OK) return status;
-    }
+    bt_status started = spawn(fleet, &fleet->members[0], err);
+    if (started != BT_OK) return started;
+    bool rest = false;
     for (;;) {
         struct pollfd fds[2] = {{fleet->signal_fd, POLLIN, 0}, {fleet->notify_fd, POLLIN, 0}};
         if (poll(fds, 2, 50) < 0 && errno != EINTR)
@@ -283,6 +300,10 @@ bt_status bt_fleet_run(bt_fleet *fleet, bt_err *err)
         while (read_notification(fleet)) news = true;
         bt_status status = reap(fleet, err);
         if (status == BT_OK) status = restart_due(fleet, err);
+        for (uint32_t i = 1;
+             status == BT_OK && !rest && fleet->control[0] != '\0' && i < fleet->member_count; i++)
+            status = spawn(fleet, &fleet->members[i], err);
+        rest = rest || fleet->control[0] != '\0';
         if (status == BT_OK) status = announce(fleet, err);
         if (status != BT_OK) return status;
         if (news) write_state(fleet);

@@ -38,6 +38,7 @@ typedef struct {
     bool restart;
     const char *state_file; /* NULL = none */
     char url[128];          /* the router's, once known */
+    char control[128];      /* the router's ZeroMQ endpoint, once known: the others start then */
     uint32_t pairs_ready, pairs_refused;
     char refusal[256];
     bool announced;

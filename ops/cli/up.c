@@ -203,13 +203,13 @@ static bt_status write_keys(const bt_fleet *fleet, key_pair *keys, bt_err *err)
             return BT_FAIL(err, BT_ERR_OS, "CURVE keys: %s", zmq_strerror(zmq_errno()));
         }
         fprintf(list, "%s %s %s\n", keys[i].public_key, member->role, member->name);
-        snprintf(path, sizeof(path), "%s/%s.secret", fleet->dir, member->name);
+        snprintf(path, sizeof(path), "%s/%s.key", fleet->dir, member->name);
         FILE *secret = open_private(path, err);
         if (secret == NULL) {
             fclose(list);
             return BT_ERR_OS;
         }
-        fprintf(secret, "%s\n", keys[i].secret_key);
+        fprintf(secret, "public=%s\nsecret=%s\n", keys[i].public_key, keys[i].secret_key);
         fclose(secret);
     }
     fclose(list);
@@ -241,24 +241,20 @@ static bt_status write_config(const up_options *o, const bt_fleet *fleet, uint32
                               const key_pair *keys, bt_err *err)
 {
     const bt_fleet_member *member = &fleet->members[i];
-    char port[32], control[300], keys_file[300], secret[340], pair[340];
+    char port[32], keys_file[300], key_file[340];
     snprintf(port, sizeof(port), "127.0.0.1:%u", o->port);
-    snprintf(control, sizeof(control), "ipc://%s/control", fleet->dir);
     snprintf(keys_file, sizeof(keys_file), "%s/keys", fleet->dir);
-    snprintf(secret, sizeof(secret), "%s/%s.secret", fleet->dir, member->name);
-    snprintf(pair, sizeof(pair), "ipc://%s/%s.pair", fleet->dir, member->name);
+    snprintf(key_file, sizeof(key_file), "%s/%s.key", fleet->dir, member->name);
     bool router = strcmp(member->role, "router") == 0,
          prefill = strcmp(member->role, "prefill") == 0;
     const setting settings[] = {
         {"name", member->name},
         {"model", o->model},
         {"model_name", o->name},
-        {"secret_file", secret},
+        {"key_file", key_file},
         {"keys_file", keys_file},
-        {router ? "control_listen" : "router", control},
         {router ? "http_listen" : "router_key", router ? port : keys[0].public_key},
         {"policy", router ? o->policy : NULL},
-        {"pair_listen", router || prefill ? NULL : pair},
         {"kv_dtype", router    ? NULL
                      : prefill ? o->prefill_kv_dtype
                                : o->kv_dtype},

@@ -360,10 +360,9 @@ static void wake(world *w, sim_node *node)
 
 static void decode_and_deliver(world *w, sim_event *event, sim_node *node)
 {
-    static bt_codec scratch;
     bt_msg msg;
     bt_err err;
-    if (bt_codec_decode(event->data, event->bytes, &scratch, &msg, &err) != BT_OK) {
+    if (bt_codec_decode(event->data, event->bytes, w->codec, &msg, &err) != BT_OK) {
         world_fail(w, "a message that was encoded does not decode: %s", err.message);
         return;
     }

@@ -110,6 +110,7 @@ void world_init(world *w, uint64_t seed, bool trace)
     w->next_incarnation = 100;
     w->router_wake_ns = UINT64_MAX;
     for (uint32_t i = 0; i < SIM_NODES_MAX; i++) w->node_wake_ns[i] = UINT64_MAX;
+    w->codec = bt_codec_init(aligned_alloc(64, (bt_codec_bytes() + 63) & ~(size_t)63));
     scenario_draw(w, seed);
     router_start(w);
     for (uint32_t i = 0; i < SIM_NODES_MAX; i++) {
@@ -190,6 +191,7 @@ void world_free(world *w)
         free(w->heap[i]);
     }
     free(w->heap);
+    free(w->codec);
     free(w->router_memory);
     for (uint32_t i = 0; i < SIM_NODES_MAX; i++) free(w->nodes[i].memory);
 }

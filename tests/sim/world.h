@@ -151,6 +151,7 @@ struct world {
     sim_event **heap;
     uint32_t heap_count, heap_capacity;
     uint64_t events;
+    bt_codec *codec;
     bt_router_core *router;
     void *router_memory;
     uint64_t router_wake_ns;
