@@ -57,6 +57,9 @@ static void put_hello(const bt_hello *h, bt_pb *pb)
     to->pair_endpoint = text_of(h->pair_endpoint);
     to->curve_public = BYTES_OF(h->curve_public);
     to->metrics_url = text_of(h->metrics_url);
+    to->process_host = h->process_host;
+    to->process_start = h->process_start;
+    to->process_pid = h->process_pid;
 }
 
 static void put_token(const bt_token *token, uint32_t i, bt_pb *pb)
@@ -353,6 +356,9 @@ static const char *take_hello(const Baton__V1__Hello *from, bt_hello *h)
     TAKE_TEXT(from->pair_endpoint, h->pair_endpoint);
     TAKE_BYTES(from->curve_public, h->curve_public);
     TAKE_TEXT(from->metrics_url, h->metrics_url);
+    h->process_host = from->process_host;
+    h->process_start = from->process_start;
+    h->process_pid = from->process_pid;
     return NULL;
 }
 

@@ -73,7 +73,7 @@ static bool hello_equal(const bt_hello *a, const bt_hello *b)
            SAME(block_tokens) && SAME(pool_blocks) && SAME(context_tokens_max) && SAME(layers) &&
            SAME(kv_heads) && SAME(head_dim) && SAME(vocab) && SAME(tp_size) && SAME(ucx_major) &&
            SAME(ucx_minor) && SAME_TEXT(pair_endpoint) && SAME_BYTES(curve_public) &&
-           SAME_TEXT(metrics_url);
+           SAME_TEXT(metrics_url) && SAME(process_host) && SAME(process_start) && SAME(process_pid);
 }
 
 static bool work_equal(const bt_msg_work *a, const bt_msg_work *b)

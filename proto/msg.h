@@ -130,6 +130,9 @@ typedef struct {
     char pair_endpoint[128]; /* D: where P dials for pairing; else empty */
     uint8_t curve_public[32];
     char metrics_url[128];
+    /* Which process this is, so that a peer on the same host can prove its death (common/daemon/process.h). */
+    uint64_t process_host, process_start;
+    uint32_t process_pid;
 } bt_hello;
 
 /* clang-format off */

@@ -114,6 +114,9 @@ static inline void random_hello(bt_random_msg *r, bt_hello *h)
     random_text(r, h->pair_endpoint, sizeof(h->pair_endpoint));
     random_fill(r, h->curve_public, sizeof(h->curve_public));
     random_text(r, h->metrics_url, sizeof(h->metrics_url));
+    random_fill(r, &h->process_host, sizeof(h->process_host));
+    random_fill(r, &h->process_start, sizeof(h->process_start));
+    h->process_pid = random_below(r, 4194304);
 }
 
 static inline void random_work(bt_random_msg *r, bt_msg_work *w, bool reserve)
