@@ -22,9 +22,12 @@
  * LOOP    ZMQ_FD is an edge that any call may swallow, so before every sleep ZMQ_EVENTS is asked;
  *         at most BT_LOOP_DRAIN_BUDGET messages are taken each turn, so timers stay on time.
  * CHOICES IMMEDIATE=1: a DEALER without a connection says AGAIN instead of queueing for a peer that
- *         may never come. ROUTER_MANDATORY=1: an address that is gone is ERR_PEER_LOST, a full
- * queue AGAIN; nothing is dropped in silence. ROUTER_HANDOVER=0: a second connection cannot take
- *         over the address of a living one; addresses are drawn by the ROUTER and told to nobody.
+ *         may never come; in return, a connection that breaks takes with it what its DEALER had
+ *         not read yet, as it takes what was on its way.
+ *         ROUTER_MANDATORY=1: an address that is gone is ERR_PEER_LOST, a full queue AGAIN; nothing
+ *         is dropped in silence.
+ *         ROUTER_HANDOVER=0: a second connection cannot take over the address of a living one;
+ *         addresses are drawn by the ROUTER and told to nobody.
  *         HEARTBEAT every second closes half-dead TCP connections after 5 s; HANDSHAKE_IVL 5 s.
  *         The owner's own heartbeats still decide who lives. Sockets reconnect by themselves after
  *         50 ms, doubling up to 1 s.
