@@ -1,0 +1,17 @@
+#include "common/xfer/transport.h"
+
+#include <string.h>
+
+extern const bt_xfer_ops bt_xfer_transport_ucx;
+
+static const bt_xfer_ops *const transports[] = {
+    &bt_xfer_transport_ucx,
+};
+
+const bt_xfer_ops *bt_xfer_transport_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++) {
+        if (strcmp(transports[i]->name, name) == 0) return transports[i];
+    }
+    return NULL;
+}
