@@ -8,6 +8,7 @@
 #define BT_DECODED_CORE_H
 
 #include "common/engine/engine.h"
+#include "common/kv/probe.h"
 #include "proto/msg.h"
 
 typedef struct bt_decode_core bt_decode_core;
@@ -80,7 +81,9 @@ void bt_decode_core_start(bt_decode_core *core, uint64_t now_ns);
 bool bt_decode_core_ready(const bt_decode_core *core);
 
 void bt_decode_core_router_message(bt_decode_core *core, const bt_msg *msg, uint64_t now_ns);
-/* Grants the pairing probe: a Ticket with probe = true goes out. */
+/* Grants the pairing probe: a Ticket with probe = true goes out, again and again until P answers,
+ * since it may come before P knows the endpoint. The index of a lost peer is given to another
+ * incarnation only after peer_dead: else its quarantined slots stay so for ever. */
 void bt_decode_core_peer_up(bt_decode_core *core, uint32_t peer, const bt_decode_peer *info,
                             uint64_t now_ns);
 /* That P process is proven dead (H1): its quarantined slots are free again. */
@@ -100,7 +103,8 @@ void bt_decode_core_drain(bt_decode_core *core, uint64_t now_ns);
 bool bt_decode_core_idle(const bt_decode_core *core);
 void bt_decode_core_stats(const bt_decode_core *core, bt_decode_stats *ret_stats);
 
-/* For checkers and `baton ps`: what a landing slot is now, and for whom (fence is set unless FREE). */
+/* For checkers and `baton ps`: what a landing slot is now, and for whom (fence is set unless FREE).
+ */
 typedef enum { BT_SLOT_FREE, BT_SLOT_GRANTED, BT_SLOT_QUARANTINED } bt_slot_state;
 bt_slot_state bt_decode_core_slot(const bt_decode_core *core, uint32_t slot, bt_fence *ret_fence);
 

@@ -11,6 +11,7 @@
 #define BT_PREFILLD_CORE_H
 
 #include "common/engine/engine.h"
+#include "common/kv/probe.h"
 #include "proto/msg.h"
 
 typedef struct bt_prefill_core bt_prefill_core;
@@ -98,9 +99,8 @@ uint64_t bt_prefill_core_next_deadline(const bt_prefill_core *core);
 void bt_prefill_core_drain(bt_prefill_core *core, uint64_t now_ns);
 bool bt_prefill_core_idle(const bt_prefill_core *core);
 
-/* The pairing probe's own outcome reaches the shell as Accepted or Refused(INCOMPATIBLE) of a fence
- * with this id. */
-extern const bt_request_id bt_probe_request_id;
+/* Outcome of the pairing probe (bt_probe_request_id, common/kv/probe.h) with this peer; the reason
+ * is "" unless refused, and valid until the next event. */
 typedef enum { BT_PROBE_PENDING, BT_PROBE_READY, BT_PROBE_REFUSED } bt_probe_state;
 bt_probe_state bt_prefill_core_probe(const bt_prefill_core *core, uint32_t peer,
                                      const char **ret_reason);

@@ -13,6 +13,7 @@
 #define BT_NAME_BYTES_MAX 64u    /* daemon, model and pool names, with the NUL */
 #define BT_PEERS_MAX 64u         /* daemons of the other role that one daemon is paired with */
 #define BT_DAEMONS_MAX 128u      /* daemons one router knows */
+#define BT_SLOTS_MAX 128u        /* landing slots of one decode daemon */
 #define BT_CELLS_MAX 16u         /* landing cells of one slot */
 #define BT_REASON_BYTES_MAX 192u /* text that says why, with the NUL */
 

@@ -1,0 +1,12 @@
+/* probe.h - the name under which the pairing probe travels, on both sides of a pair. */
+#ifndef BT_COMMON_KV_PROBE_H
+#define BT_COMMON_KV_PROBE_H
+
+#include "proto/msg.h"
+
+#define BT_PROBE_TOKENS BT_RUN_TOKENS
+
+/* Routers mint random ids and never this one; a router message with it is dropped. */
+extern const bt_request_id bt_probe_request_id;
+
+#endif

@@ -1,0 +1,224 @@
+/* core_batch.c - the decode core's steps: one token for each of many sequences, one batch at a
+ * time. */
+#include "decoded/core_state.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#define RETRY_NS 1000000u          /* after submit said AGAIN although no batch of ours runs */
+#define PROBE_RETRY_NS 1000000000u /* after the engine failed the probe batch */
+
+static bool steps(const d_seq *s)
+{
+    return s->state == SEQ_DECODING && !s->in_batch;
+}
+
+/* Who waited longest for a step. */
+static uint32_t next_seq(const bt_decode_core *core)
+{
+    uint32_t best = NONE;
+    for (uint32_t i = 0; i < core->seq_count; i++)
+        if (steps(&core->seqs[i]) &&
+            (best == NONE || core->seqs[i].stepped < core->seqs[best].stepped))
+            best = i;
+    return best;
+}
+
+/* The pool is full in mid-decode: the youngest sequence that no batch holds goes, and R continues
+ * it elsewhere or later (H5). */
+static void evict_youngest(bt_decode_core *core)
+{
+    uint32_t youngest = NONE;
+    for (uint32_t i = 0; i < core->seq_count; i++)
+        if (steps(&core->seqs[i]) &&
+            (youngest == NONE || core->seqs[i].serial > core->seqs[youngest].serial))
+            youngest = i;
+    assert(youngest != NONE);
+    bt_msg msg = {.kind = BT_MSG_EVICTED, .fence = core->seqs[youngest].key};
+    msg.evicted.token_count = core->seqs[youngest].next_index;
+    core->stats.evicted_total++;
+    bt_dcore_seq_leave(core, youngest);
+    core->io.send_router(core->io.ctx, &msg);
+}
+
+/* A block for the next token, beyond the reserve if need be. False if the sequence was evicted
+ * itself, or every block it could have is with sequences already in this batch. */
+static bool grow(bt_decode_core *core, uint32_t seq)
+{
+    d_seq *s = &core->seqs[seq];
+    while (bt_dcore_blocks(core, s->kv_count + 1) > s->block_count) {
+        assert(s->block_count < core->blocks_per_context);
+        if (bt_kv_prefix_take(core->prefix, 1, seq, &s->blocks[s->block_count])) {
+            s->block_count++;
+            continue;
+        }
+        evict_youngest(core);
+        if (s->state != SEQ_DECODING) return false;
+    }
+    return true;
+}
+
+static void batch_fill(bt_decode_core *core)
+{
+    d_batch *batch = &core->batch;
+    batch->count = 0;
+    while (batch->count < core->config.batch_seqs_max) {
+        uint32_t seq = next_seq(core);
+        if (seq == NONE) return;
+        if (!grow(core, seq)) continue;
+        d_seq *s = &core->seqs[seq];
+        s->in_batch = true;
+        s->sampled = false;
+        s->stepped = core->serial++;
+        batch->seq_index[batch->count] = seq;
+        batch->seqs[batch->count++] =
+            (bt_engine_seq){.handle = seq,
+                            .position = s->kv_count,
+                            .token_count = 1,
+                            .tokens = s->tokens + s->kv_count,
+                            .blocks = s->blocks,
+                            .block_count = bt_dcore_blocks(core, s->kv_count + 1),
+                            .sample = true,
+                            .sampling = s->sampling};
+    }
+}
+
+static void batch_release(bt_decode_core *core)
+{
+    core->batch.busy = false;
+    for (uint32_t i = 0; i < core->batch.count; i++) {
+        uint32_t seq = core->batch.seq_index[i];
+        core->seqs[seq].in_batch = false;
+        bt_dcore_seq_collect(core, seq);
+    }
+    core->batch.count = 0;
+}
+
+static void batch_fail(bt_decode_core *core)
+{
+    for (uint32_t i = 0; i < core->batch.count; i++) {
+        d_seq *s = &core->seqs[core->batch.seq_index[i]];
+        if (s->state != SEQ_DECODING) continue;
+        bt_fence key = s->key;
+        bt_dcore_seq_leave(core, core->batch.seq_index[i]);
+        bt_dcore_refuse(core, &key, BT_REFUSE_ENGINE, "the engine failed a decode step");
+    }
+    batch_release(core);
+}
+
+/* D's own KV of the probe tokens, computed once into blocks that stay. */
+static void own_probe_fill(bt_decode_core *core)
+{
+    core->batch.count = 0;
+    core->batch.seqs[0] =
+        (bt_engine_seq){.handle = NONE,
+                        .token_count = BT_PROBE_TOKENS,
+                        .tokens = core->probe_tokens,
+                        .blocks = core->probe_blocks,
+                        .block_count = BT_PROBE_TOKENS / core->config.kv.block_tokens};
+}
+
+void bt_dcore_step(bt_decode_core *core)
+{
+    if (core->batch.busy || !core->started || core->now_ns < core->not_before_ns) return;
+    core->batch.own_probe = !core->ready;
+    if (core->batch.own_probe)
+        own_probe_fill(core);
+    else
+        batch_fill(core);
+    if (core->batch.count == 0 && !core->batch.own_probe) return;
+    core->batch.id = core->serial++;
+    bt_engine_batch batch = {.batch = core->batch.id,
+                             .seq_count = core->batch.own_probe ? 1 : core->batch.count,
+                             .seqs = core->batch.seqs};
+    bt_status status = core->io.submit(core->io.ctx, &batch);
+    if (status == BT_OK) {
+        core->batch.busy = true;
+    } else if (status > 0 || core->batch.own_probe) {
+        batch_release(core);
+        core->not_before_ns = core->now_ns + (status > 0 ? RETRY_NS : PROBE_RETRY_NS);
+    } else {
+        batch_fail(core);
+    }
+}
+
+static bool is_eos(const bt_decode_core *core, uint32_t id)
+{
+    for (uint32_t i = 0; i < core->config.eos_count; i++)
+        if (core->config.eos_ids[i] == id) return true;
+    return false;
+}
+
+void bt_dcore_token(bt_decode_core *core, uint32_t seq, const bt_token *token)
+{
+    d_seq *s = &core->seqs[seq];
+    bt_fence key = s->key;
+    bt_msg msg = {.kind = BT_MSG_TOKENS, .fence = key};
+    msg.tokens.tokens = token;
+    msg.tokens.index = s->next_index++;
+    msg.tokens.token_count = 1;
+    s->tokens[s->token_count++] = token->id;
+    core->io.send_router(core->io.ctx, &msg);
+    bool stop = is_eos(core, token->id) && !s->ignore_eos;
+    /* A token that no step could follow ends the sequence as max_tokens does. */
+    bool full = s->token_count > core->config.context_tokens_max;
+    if (!stop && !full && s->next_index < s->max_tokens) return;
+    bt_msg end = {.kind = BT_MSG_FINISHED, .fence = key};
+    end.finished.reason = stop ? BT_FINISH_STOP : BT_FINISH_LENGTH;
+    end.finished.token_count = s->next_index;
+    bt_dcore_seq_leave(core, seq);
+    core->io.send_router(core->io.ctx, &end);
+}
+
+static void step_done(bt_decode_core *core, uint32_t seq)
+{
+    d_seq *s = &core->seqs[seq];
+    if (s->state != SEQ_DECODING) return;
+    if (!s->sampled || s->sample.id >= core->config.vocab) {
+        bt_fence key = s->key;
+        bt_dcore_seq_leave(core, seq);
+        bt_dcore_refuse(core, &key, BT_REFUSE_ENGINE, "the engine sampled no token");
+        return;
+    }
+    s->kv_count++;
+    core->stats.tokens_total++;
+    bt_token token = s->sample;
+    bt_dcore_token(core, seq, &token);
+}
+
+static void on_batch_done(bt_decode_core *core, bt_status status)
+{
+    if (core->batch.own_probe) {
+        batch_release(core);
+        core->ready = status == BT_OK;
+        if (core->ready)
+            core->stats.probe_tokens_total += BT_PROBE_TOKENS;
+        else
+            core->not_before_ns = core->now_ns + PROBE_RETRY_NS;
+        return;
+    }
+    if (status != BT_OK) {
+        batch_fail(core);
+        return;
+    }
+    core->stats.steps_total++;
+    for (uint32_t i = 0; i < core->batch.count; i++) step_done(core, core->batch.seq_index[i]);
+    batch_release(core);
+}
+
+void bt_dcore_engine_event(bt_decode_core *core, const bt_engine_event *event)
+{
+    if (!core->batch.busy || event->batch != core->batch.id) {
+        bt_dcore_stale(core);
+        return;
+    }
+    if (event->kind == BT_ENGINE_BATCH_DONE) {
+        on_batch_done(core, event->status);
+    } else if (event->kind == BT_ENGINE_TOKEN && !core->batch.own_probe) {
+        assert(event->handle < core->seq_count);
+        d_seq *s = &core->seqs[event->handle];
+        if (!s->in_batch) return;
+        s->sample = event->token;
+        s->sampled = true;
+    }
+}

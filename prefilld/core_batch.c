@@ -1,0 +1,177 @@
+/* core_batch.c - the prefill core's engine batches: chunks of several requests, one batch at a
+ * time. */
+#include "prefilld/core_state.h"
+
+#include <assert.h>
+
+#define RETRY_NS 1000000u /* after submit said AGAIN although no batch of ours is in flight */
+
+static bool wants_chunk(const p_request *r)
+{
+    return r->state == REQUEST_COMPUTING && r->chunk == 0;
+}
+
+/* Highest priority first, then first come. */
+static uint32_t next_request(const bt_prefill_core *core)
+{
+    uint32_t best = NONE;
+    for (uint32_t i = 0; i < core->request_count; i++) {
+        const p_request *r = &core->requests[i];
+        if (!wants_chunk(r)) continue;
+        const p_request *b = best == NONE ? NULL : &core->requests[best];
+        if (b == NULL || r->priority > b->priority ||
+            (r->priority == b->priority && r->serial < b->serial))
+            best = i;
+    }
+    return best;
+}
+
+static void batch_add(bt_prefill_core *core, uint32_t request, uint32_t chunk)
+{
+    p_request *r = &core->requests[request];
+    p_batch *batch = &core->batch;
+    r->chunk = chunk;
+    batch->requests[batch->count] = request;
+    batch->seqs[batch->count] =
+        (bt_engine_seq){.handle = request,
+                        .position = r->computed,
+                        .token_count = chunk,
+                        .tokens = r->tokens + r->computed,
+                        .blocks = r->blocks,
+                        .block_count = bt_pcore_blocks(core, r->computed + chunk),
+                        .sample = r->computed + chunk == r->token_count,
+                        .sampling = r->sampling};
+    batch->count++;
+}
+
+/* Chunks other than a prompt's last are multiples of a run, so that frames hold whole runs. */
+static void batch_fill(bt_prefill_core *core)
+{
+    uint32_t budget = core->config.batch_tokens_max;
+    core->batch.count = 0;
+    while (core->batch.count < core->config.batch_seqs_max) {
+        uint32_t request = next_request(core);
+        if (request == NONE) return;
+        uint32_t left = core->requests[request].token_count - core->requests[request].computed;
+        uint32_t chunk = left <= budget ? left : budget - budget % BT_RUN_TOKENS;
+        if (chunk == 0) return;
+        batch_add(core, request, chunk);
+        budget -= chunk;
+    }
+}
+
+static void batch_release(bt_prefill_core *core)
+{
+    for (uint32_t i = 0; i < core->batch.count; i++) {
+        core->requests[core->batch.requests[i]].chunk = 0;
+        bt_pcore_request_collect(core, core->batch.requests[i]);
+    }
+    core->batch.busy = false;
+    core->batch.count = 0;
+}
+
+static void batch_fail(bt_prefill_core *core)
+{
+    for (uint32_t i = 0; i < core->batch.count; i++)
+        if (core->requests[core->batch.requests[i]].state == REQUEST_COMPUTING)
+            bt_pcore_request_fail(core, core->batch.requests[i], BT_REFUSE_ENGINE,
+                                  "the engine failed a prefill batch");
+    batch_release(core);
+}
+
+void bt_pcore_batch_submit(bt_prefill_core *core)
+{
+    if (core->batch.busy) return;
+    batch_fill(core);
+    if (core->batch.count == 0) return;
+    core->batch.id = core->serial++;
+    core->batch.layers_done = 0;
+    bt_engine_batch batch = {
+        .batch = core->batch.id, .seq_count = core->batch.count, .seqs = core->batch.seqs};
+    bt_status status = core->io.submit(core->io.ctx, &batch);
+    if (status == BT_OK) {
+        core->batch.busy = true;
+    } else if (status > 0) {
+        batch_release(core);
+        core->retry_ns = core->now_ns + RETRY_NS;
+    } else {
+        batch_fail(core);
+    }
+}
+
+/* Whole runs that a chunk completed become findable for later prompts (K3). */
+static void runs_seal(bt_prefill_core *core, p_request *r)
+{
+    for (; r->named_runs < r->computed / BT_RUN_TOKENS; r->named_runs++) {
+        bt_kv_prefix_next(&r->name, r->tokens + (size_t)r->named_runs * BT_RUN_TOKENS,
+                          BT_RUN_TOKENS, &r->name);
+        bt_kv_prefix_insert(core->prefix, &r->name,
+                            r->blocks + (size_t)r->named_runs * core->blocks_per_run);
+    }
+}
+
+static bool token_ends(const bt_prefill_core *core, const p_request *r, bt_finish_reason *ret_why)
+{
+    if (r->probe_peer != NONE) return false;
+    for (uint32_t i = 0; i < core->config.eos_count; i++) {
+        if (core->config.eos_ids[i] == r->token.id && !r->ignore_eos) {
+            *ret_why = BT_FINISH_STOP;
+            return true;
+        }
+    }
+    *ret_why = BT_FINISH_LENGTH;
+    return r->no_reserve || r->base + 1 == r->max_tokens;
+}
+
+static void chunk_done(bt_prefill_core *core, uint32_t request)
+{
+    p_request *r = &core->requests[request];
+    r->computed += r->chunk;
+    uint64_t *total =
+        r->probe_peer == NONE ? &core->stats.prefill_tokens_total : &core->stats.probe_tokens_total;
+    *total += r->chunk;
+    r->chunk = 0;
+    if (r->probe_peer == NONE) runs_seal(core, r);
+    if (r->computed < r->token_count) return;
+    if (!r->sampled) {
+        bt_pcore_request_fail(core, request, BT_REFUSE_ENGINE, "the engine sampled no token");
+        return;
+    }
+    r->state = REQUEST_DONE;
+    bt_finish_reason why;
+    if (token_ends(core, r, &why)) r->finish = why;
+    if (r->probe_peer == NONE) r->expires_ns = core->now_ns + core->config.pin_lease_ns;
+}
+
+static void on_batch_done(bt_prefill_core *core, bt_status status)
+{
+    if (status != BT_OK) {
+        batch_fail(core);
+        return;
+    }
+    for (uint32_t i = 0; i < core->batch.count; i++) {
+        uint32_t request = core->batch.requests[i];
+        if (core->requests[request].state == REQUEST_COMPUTING) chunk_done(core, request);
+    }
+    batch_release(core);
+}
+
+void bt_pcore_engine_event(bt_prefill_core *core, const bt_engine_event *event)
+{
+    if (!core->batch.busy || event->batch != core->batch.id) {
+        bt_pcore_stale(core);
+        return;
+    }
+    switch (event->kind) {
+    case BT_ENGINE_LAYER_DONE: core->batch.layers_done = event->layer + 1; break;
+    case BT_ENGINE_TOKEN: {
+        assert(event->handle < core->request_count);
+        p_request *r = &core->requests[event->handle];
+        if (r->state != REQUEST_COMPUTING || r->chunk == 0) break; /* ended meanwhile */
+        r->token = event->token;
+        r->sampled = true;
+        break;
+    }
+    case BT_ENGINE_BATCH_DONE: on_batch_done(core, event->status); break;
+    }
+}
