@@ -1,0 +1,211 @@
+/* attention_avx2.c - tiles of 16 tokens, all query rows of the group at once.
+ *
+ * For each tile: scores of all rows that see it by the matmul kernel (K as the weight matrix, in
+ * place if f32 or bf16), softmax with a running maximum, then V is added row by row in token order.
+ * 8-bit codes are widened into scratch once for a tile and serve every row.
+ * Bound: at decode, the bytes of the pool; at prefill of 16 queries, FMA. */
+#include "kernels/attention/attention.h"
+
+#include "kernels/avx2.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/numerics.h"
+
+#include <assert.h>
+#include <math.h>
+
+#define TILE BT_ATTENTION_TILE_TOKENS
+
+/* A row is one query head: row i * group + head is query i. */
+typedef struct {
+    float *q;       /* [rows][head_dim] */
+    float *scores;  /* [rows][16]: scores, then weights */
+    float *highest; /* [rows] */
+    float *total;   /* [rows] */
+    float *k, *v;   /* [16][head_dim] a widened tile */
+} state;
+
+/* A tile of K or V as rows of f32 or bf16. */
+typedef struct {
+    const void *rows;
+    bt_dtype dtype;
+} tile_view;
+
+static float *carve(uint8_t **at, size_t count)
+{
+    float *piece = (float *)(((uintptr_t)*at + 31) & ~(uintptr_t)31);
+    *at = (uint8_t *)(piece + count);
+    return piece;
+}
+
+static void prepare(const bt_attention *op, void *scratch, state *ret)
+{
+    uint32_t head_dim = op->kv->shape.head_dim, rows = op->count * op->group;
+    uint8_t *at = scratch;
+    ret->q = carve(&at, (size_t)rows * head_dim);
+    ret->scores = carve(&at, (size_t)rows * TILE);
+    ret->k = carve(&at, (size_t)TILE * head_dim);
+    ret->v = carve(&at, (size_t)TILE * head_dim);
+    ret->highest = (float *)at;
+    ret->total = ret->highest + rows;
+    for (uint32_t i = 0; i < op->count; i++) {
+        size_t bytes = (size_t)op->group * head_dim * sizeof(float);
+        memcpy(ret->q + (size_t)i * op->group * head_dim, op->q + (size_t)i * op->q_stride, bytes);
+        memset(op->o + (size_t)i * op->o_stride, 0, bytes);
+    }
+    for (uint32_t row = 0; row < rows; row++) {
+        ret->highest[row] = -INFINITY;
+        ret->total[row] = 0;
+    }
+}
+
+static void widen_e4m3(const uint8_t *codes, const uint16_t *scales, uint32_t tokens,
+                       uint32_t head_dim, float *ret)
+{
+    for (uint32_t token = 0; token < tokens; token++) {
+        __m256 scale = _mm256_set1_ps(bt_f16_to_f32(scales[token]));
+        for (uint32_t i = 0; i < head_dim; i += 8, codes += 8, ret += 8) {
+            __m256i index = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)codes));
+            __m256 value = _mm256_i32gather_ps(bt_e4m3_table, index, 4);
+            _mm256_storeu_ps(ret, _mm256_mul_ps(value, scale));
+        }
+    }
+}
+
+static void widen_int8(const uint8_t *codes, const uint16_t *scales, uint32_t tokens,
+                       uint32_t head_dim, float *ret)
+{
+    for (uint32_t token = 0; token < tokens; token++) {
+        __m256 scale = _mm256_set1_ps(bt_f16_to_f32(scales[token]));
+        for (uint32_t i = 0; i < head_dim; i += 8, codes += 8, ret += 8) {
+            __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)codes));
+            _mm256_storeu_ps(ret, _mm256_mul_ps(_mm256_cvtepi32_ps(code), scale));
+        }
+    }
+}
+
+/* The tile that begins at `token`, of which the first `tokens` are wanted. */
+static tile_view tile_of(const bt_attention *op, bt_kv_part part, uint32_t token, uint32_t tokens,
+                         float *room)
+{
+    const bt_kv_shape *shape = &op->kv->shape;
+    uint32_t row = token % shape->block_tokens;
+    const uint8_t *codes =
+        bt_kv_at(op->kv, op->blocks[token / shape->block_tokens], op->layer, part, op->kv_head);
+    const uint16_t *scales = (const uint16_t *)(codes + bt_kv_codes_bytes(shape)) + row;
+    codes += (size_t)row * shape->head_dim * bt_dtype_bytes(shape->dtype);
+    switch (shape->dtype) {
+    case BT_DTYPE_F32:
+    case BT_DTYPE_BF16: return (tile_view){codes, shape->dtype};
+    case BT_DTYPE_FP8_E4M3: widen_e4m3(codes, scales, tokens, shape->head_dim, room); break;
+    case BT_DTYPE_INT8: widen_int8(codes, scales, tokens, shape->head_dim, room); break;
+    default: assert(!"not a dtype of KV pools");
+    }
+    return (tile_view){room, BT_DTYPE_F32};
+}
+
+/* Scores to weights of the first `seen` tokens; returns what the older sums must be scaled by. */
+static float soften(state *at, uint32_t row, uint32_t seen, float scale)
+{
+    static const float lane[TILE] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float *scores = at->scores + (size_t)row * TILE;
+    __m256 limit = _mm256_set1_ps((float)seen), minus = _mm256_set1_ps(-INFINITY);
+    __m256 unit = _mm256_set1_ps(scale);
+    __m256 a = _mm256_mul_ps(_mm256_loadu_ps(scores), unit);
+    __m256 b = _mm256_mul_ps(_mm256_loadu_ps(scores + 8), unit);
+    a = _mm256_blendv_ps(minus, a, _mm256_cmp_ps(_mm256_loadu_ps(lane), limit, _CMP_LT_OQ));
+    b = _mm256_blendv_ps(minus, b, _mm256_cmp_ps(_mm256_loadu_ps(lane + 8), limit, _CMP_LT_OQ));
+
+    float highest = fmaxf(at->highest[row], max1(_mm256_max_ps(a, b)));
+    __m256 top = _mm256_set1_ps(highest);
+    a = exp8(_mm256_sub_ps(a, top));
+    b = exp8(_mm256_sub_ps(b, top));
+    _mm256_storeu_ps(scores, a);
+    _mm256_storeu_ps(scores + 8, b);
+    float shrink = _mm256_cvtss_f32(exp8(_mm256_set1_ps(at->highest[row] - highest)));
+    at->highest[row] = highest;
+    at->total[row] = at->total[row] * shrink + sum1(_mm256_add_ps(a, b));
+    return shrink;
+}
+
+/* o[0 .. width) = o * shrink + sum over tokens, in order, of weight * V; width is a constant. */
+BT_INLINE void add_values_of(uint32_t width, bt_dtype dtype, const void *rows, uint32_t head_dim,
+                             uint32_t first, const float *weights, uint32_t seen, float shrink,
+                             float *o)
+{
+    __m256 sum[8];
+    __m256 factor = _mm256_set1_ps(shrink);
+    for (uint32_t i = 0; i < width / 8; i++)
+        sum[i] = _mm256_mul_ps(_mm256_loadu_ps(o + i * 8), factor);
+    for (uint32_t token = 0; token < seen; token++) {
+        __m256 weight = _mm256_broadcast_ss(weights + token);
+        size_t at = (size_t)token * head_dim + first;
+        for (uint32_t i = 0; i < width / 8; i++)
+            sum[i] = _mm256_fmadd_ps(weight, load8(dtype, rows, at + i * 8), sum[i]);
+    }
+    for (uint32_t i = 0; i < width / 8; i++) _mm256_storeu_ps(o + i * 8, sum[i]);
+}
+
+BT_INLINE void add_values(bt_dtype dtype, const void *rows, uint32_t head_dim, const float *weights,
+                          uint32_t seen, float shrink, float *o)
+{
+    uint32_t i = 0;
+    for (; i + 64 <= head_dim; i += 64)
+        add_values_of(64, dtype, rows, head_dim, i, weights, seen, shrink, o + i);
+    for (; i + 32 <= head_dim; i += 32)
+        add_values_of(32, dtype, rows, head_dim, i, weights, seen, shrink, o + i);
+    for (; i < head_dim; i += 8)
+        add_values_of(8, dtype, rows, head_dim, i, weights, seen, shrink, o + i);
+}
+
+/* Takes the tokens [token, +16) into the rows of every query that sees at least the first. */
+static void take_tile(const bt_attention *op, state *at, uint32_t token)
+{
+    uint32_t head_dim = op->kv->shape.head_dim, rows = op->count * op->group;
+    uint32_t first_query = token > op->position ? token - op->position : 0;
+    uint32_t end = op->position + op->count; /* tokens that the last query sees */
+    uint32_t tokens = end - token < TILE ? end - token : TILE;
+    uint32_t row = first_query * op->group;
+    float scale = 1.0f / sqrtf((float)head_dim);
+
+    tile_view k = tile_of(op, BT_KV_K, token, tokens, at->k);
+    tile_view v = tile_of(op, BT_KV_V, token, tokens, at->v);
+    const bt_matmul scores = {.x = at->q + (size_t)row * head_dim,
+                              .w = k.rows,
+                              .y = at->scores + (size_t)row * TILE,
+                              .w_dtype = k.dtype,
+                              .m = rows - row,
+                              .n = TILE,
+                              .k = head_dim,
+                              .x_stride = head_dim,
+                              .y_stride = TILE};
+    bt_matmul_avx2(&scores, 0, TILE);
+    for (; row < rows; row++) {
+        uint32_t query = row / op->group, head = row % op->group;
+        uint32_t seen = op->position + query + 1 - token;
+        if (seen > TILE) seen = TILE;
+        float *o = op->o + (size_t)query * op->o_stride + head * head_dim;
+        const float *weights = at->scores + (size_t)row * TILE;
+        float shrink = soften(at, row, seen, scale);
+        if (v.dtype == BT_DTYPE_F32)
+            add_values(BT_DTYPE_F32, v.rows, head_dim, weights, seen, shrink, o);
+        else
+            add_values(BT_DTYPE_BF16, v.rows, head_dim, weights, seen, shrink, o);
+    }
+}
+
+void bt_attention_avx2(const bt_attention *op, void *scratch)
+{
+    uint32_t head_dim = op->kv->shape.head_dim;
+    assert(head_dim % 8 == 0 && op->kv->shape.block_tokens % TILE == 0);
+    assert(op->count > 0 && op->count <= BT_ATTENTION_QUERIES_MAX);
+    state at;
+    prepare(op, scratch, &at);
+    for (uint32_t token = 0; token < op->position + op->count; token += TILE)
+        take_tile(op, &at, token);
+    for (uint32_t row = 0; row < op->count * op->group; row++) {
+        float *o = op->o + (size_t)(row / op->group) * op->o_stride + row % op->group * head_dim;
+        __m256 inverse = _mm256_set1_ps(1.0f / at.total[row]);
+        for (uint32_t i = 0; i < head_dim; i += 8)
+            _mm256_storeu_ps(o + i, _mm256_mul_ps(_mm256_loadu_ps(o + i), inverse));
+    }
+}

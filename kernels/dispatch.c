@@ -1,0 +1,52 @@
+#include "kernels/dispatch.h"
+
+#include <string.h>
+
+static bool supports_avx2(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static bool supports_any(void)
+{
+    return true;
+}
+
+static const bt_kernels avx2 = {
+    .name = "avx2",
+    .supported = supports_avx2,
+    .matmul = bt_matmul_avx2,
+    .rmsnorm = bt_rmsnorm_avx2,
+    .swiglu = bt_swiglu_avx2,
+    .attention = bt_attention_avx2,
+};
+
+static const bt_kernels ref = {
+    .name = "ref",
+    .supported = supports_any,
+    .matmul = bt_matmul_ref,
+    .rmsnorm = bt_rmsnorm_ref,
+    .swiglu = bt_swiglu_ref,
+    .attention = bt_attention_ref,
+};
+
+const bt_kernels *const bt_kernels_rows[] = {&avx2, &ref};
+const unsigned bt_kernels_row_count = sizeof(bt_kernels_rows) / sizeof(bt_kernels_rows[0]);
+
+const bt_kernels *bt_kernels_best(void)
+{
+    unsigned i = 0;
+    while (!bt_kernels_rows[i]->supported()) i++; /* "ref" ends the search */
+    return bt_kernels_rows[i];
+}
+
+const bt_kernels *bt_kernels_find(const char *name)
+{
+    for (unsigned i = 0; i < bt_kernels_row_count; i++) {
+        if (strcmp(bt_kernels_rows[i]->name, name) == 0)
+            return bt_kernels_rows[i]->supported() ? bt_kernels_rows[i] : NULL;
+    }
+    return NULL;
+}
