@@ -78,6 +78,10 @@ void bt_engine_wait(bt_engine *engine);
 
 const bt_kv_view *bt_engine_kv(const bt_engine *engine);
 
+/* Logits [vocab] of a sequence that sampled in the last batch, NULL if it did not. Valid from its
+ * TOKEN event to the next submit. */
+const float *bt_engine_logits(const bt_engine *engine, uint32_t handle);
+
 /* Pool <-> wire, on memory the engine can reach. OK = done on return (cpu); IN_PROGRESS = poll
  * `ret_digest` owner later (cuda, later). See common/kv/wire.h for the meaning of the arguments. */
 bt_status bt_engine_pack(bt_engine *engine, const bt_wire_shape *wire, const bt_frame *frame,
