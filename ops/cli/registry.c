@@ -1,10 +1,12 @@
 #include "ops/cli/command.h"
 
 extern const bt_cli_command bt_cli_keygen;
+extern const bt_cli_command bt_cli_tokenize;
 extern const bt_cli_command bt_cli_up;
 
 const bt_cli_command *const bt_cli_commands[] = {
     &bt_cli_keygen,
+    &bt_cli_tokenize,
     &bt_cli_up,
 };
 
