@@ -264,7 +264,7 @@ static void wakeups_p(side *s)
     uint64_t bursts = 0;
     while (sent < WAKEUPS) {
         random = random * 1664525u + 1013904223u;
-        uint32_t burst = random >> 30 ? 1 : 1 + (random >> 16) % 40; /* mostly single ones */
+        uint32_t burst = random >> 29 ? 1 : 1 + (random >> 16) % 40; /* mostly single ones */
         for (; burst > 0 && sent < WAKEUPS; burst--) {
             uint32_t message[2] = {sent++, burst == 1 || sent == WAKEUPS};
             send_retry(s, message, sizeof(message));
