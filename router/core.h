@@ -14,14 +14,19 @@ typedef struct bt_router_core bt_router_core;
 
 typedef struct {
     uint64_t incarnation;
-    const char *policy;         /* a row of router/policies/registry.c */
-    uint32_t requests_max;      /* in flight at once; one more is AGAIN (429) */
-    uint32_t attempts_max;      /* bounded retries, refusals counted */
-    uint32_t tokens_max;        /* prompt + output of one request */
+    const char *policy;    /* a row of router/policies/registry.c */
+    uint32_t requests_max; /* in flight at once; one more is AGAIN (429) */
+    uint32_t attempts_max; /* bounded retries, refusals counted */
+    uint32_t tokens_max;   /* prompt + output of one request */
+    uint32_t eos_ids[BT_EOS_IDS_MAX], eos_count;
     uint64_t progress_ns;       /* an attempt without any message for so long has failed */
     uint64_t heartbeat_ns;      /* period of ours */
     uint64_t daemon_timeout_ns; /* heartbeats missing for so long: the daemon is dead */
     uint64_t renew_ns;
+    /* How long a request may wait, between attempts, for a pair to be ready or no longer full,
+     * without a token committed. Such waits are bounded by this and not by attempts_max. 0 = it
+     * fails at once (H8). */
+    uint64_t retry_wait_ns;
 } bt_router_config;
 
 typedef struct {
@@ -40,6 +45,7 @@ typedef struct {
     bt_finish_reason reason;
     uint32_t prompt_tokens, output_tokens, cached_tokens;
     uint32_t attempts;
+    bt_refuse_reason refused; /* what ended the last attempt, if a daemon refused: FULL = 429 */
     char text[BT_REASON_BYTES_MAX]; /* why, if failed */
 } bt_router_end;
 

@@ -1,0 +1,684 @@
+/* attempts.c - requests of the router: table R of docs/handoff.md, rules H4, H5, H6, H8.
+ *
+ * An entry is in one of three states: free, waiting (between attempts), running (an attempt is with
+ * a P and a D). finish() is the only way out of the last two and calls io.ended once. */
+#include "router/state.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_NS UINT64_C(50000000) /* first wait between attempts; doubles */
+#define WAITS_DOUBLED 4u
+
+typedef enum { RETARGET_NO, RETARGET_ALLOWED } retarget_rule;
+
+/* -- finding ----------------------------------------------------------------------------------- */
+
+static uint32_t id_bucket(const bt_router_core *core, const bt_request_id *id)
+{
+    uint64_t word; /* ids are random: any word of them is a hash */
+    memcpy(&word, id->bytes, sizeof(word));
+    return (uint32_t)word & core->bucket_mask;
+}
+
+static uint32_t user_bucket(const bt_router_core *core, uint64_t user)
+{
+    return (uint32_t)((user * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & core->bucket_mask;
+}
+
+static bt_router_entry *find_id(bt_router_core *core, const bt_request_id *id)
+{
+    for (uint32_t i = core->id_buckets[id_bucket(core, id)]; i != BT_ROUTER_NONE;
+         i = core->entries[i].id_next)
+        if (bt_request_id_equal(&core->entries[i].id, id)) return &core->entries[i];
+    return NULL;
+}
+
+static bt_router_entry *find_user(bt_router_core *core, uint64_t user)
+{
+    for (uint32_t i = core->user_buckets[user_bucket(core, user)]; i != BT_ROUTER_NONE;
+         i = core->entries[i].user_next)
+        if (core->entries[i].user == user) return &core->entries[i];
+    return NULL;
+}
+
+static void link_entry(bt_router_core *core, bt_router_entry *r)
+{
+    uint32_t index = (uint32_t)(r - core->entries);
+    uint32_t *id_head = &core->id_buckets[id_bucket(core, &r->id)];
+    uint32_t *user_head = &core->user_buckets[user_bucket(core, r->user)];
+    r->id_next = *id_head;
+    r->user_next = *user_head;
+    *id_head = *user_head = index;
+    core->stats.requests++;
+}
+
+static void unlink_entry(bt_router_core *core, bt_router_entry *r)
+{
+    uint32_t index = (uint32_t)(r - core->entries);
+    uint32_t *at = &core->id_buckets[id_bucket(core, &r->id)];
+    while (*at != index) at = &core->entries[*at].id_next;
+    *at = r->id_next;
+    at = &core->user_buckets[user_bucket(core, r->user)];
+    while (*at != index) at = &core->entries[*at].user_next;
+    *at = r->user_next;
+    r->used = false;
+    r->id_next = core->free_head;
+    core->free_head = index;
+    core->stats.requests--;
+}
+
+void bt_router_requests_init(bt_router_core *core)
+{
+    for (uint32_t i = 0; i <= core->bucket_mask; i++)
+        core->id_buckets[i] = core->user_buckets[i] = BT_ROUTER_NONE;
+    core->free_head = BT_ROUTER_NONE;
+    for (uint32_t i = core->config.requests_max; i-- > 0;) {
+        core->entries[i].id_next = core->free_head;
+        core->free_head = i;
+    }
+}
+
+/* -- timers and daemons of an attempt ---------------------------------------------------------- */
+
+static void set_deadline(bt_router_core *core, bt_router_entry *r, uint64_t deadline_ns)
+{
+    r->deadline_ns = deadline_ns;
+    if (deadline_ns < core->deadline_ns) core->deadline_ns = deadline_ns;
+}
+
+/* The prompt is computed: it no longer weighs on P. */
+static void leave_prefill(bt_router_core *core, bt_router_entry *r)
+{
+    if (r->prefill != BT_ROUTER_NONE) core->daemons[r->prefill].assigned_tokens -= r->p_tokens;
+    r->p_tokens = 0;
+}
+
+/* P works on it no longer; it is still named, since every end cancels both sides. */
+static void release_prefill(bt_router_core *core, bt_router_entry *r)
+{
+    leave_prefill(core, r);
+    if (r->p_counted) core->daemons[r->prefill].assigned--;
+    r->p_counted = false;
+}
+
+static void count_prefill(bt_router_core *core, bt_router_entry *r)
+{
+    if (!r->p_counted) core->daemons[r->prefill].assigned++;
+    r->p_counted = true;
+}
+
+static void release_decode(bt_router_core *core, bt_router_entry *r)
+{
+    if (r->decode == BT_ROUTER_NONE) return;
+    core->daemons[r->decode].assigned--;
+    r->decode = BT_ROUTER_NONE;
+}
+
+static void avoid(bt_router_entry *r, uint32_t daemon)
+{
+    if (daemon != BT_ROUTER_NONE) r->avoid[daemon / 64] |= UINT64_C(1) << daemon % 64;
+}
+
+static bool avoided(const bt_router_entry *r, uint32_t daemon)
+{
+    return r->avoid[daemon / 64] >> daemon % 64 & 1;
+}
+
+/* Why the attempt failed, for the client if it was the last. Cut between characters. */
+static void note(bt_router_entry *r, bt_refuse_reason refused, const char *who, const char *why)
+{
+    r->refused = refused;
+    size_t used = (size_t)snprintf(r->text, sizeof(r->text), "%s: ", who);
+    size_t room = sizeof(r->text) - 1 - used, bytes = strlen(why);
+    if (bytes > room) {
+        bytes = room;
+        while (bytes > 0 && ((uint8_t)why[bytes] & 0xc0) == 0x80) bytes--;
+    }
+    memcpy(r->text + used, why, bytes);
+    r->text[used + bytes] = 0;
+}
+
+/* -- sending ----------------------------------------------------------------------------------- */
+
+static bt_fence fence_of(const bt_router_entry *r)
+{
+    return (bt_fence){.request = r->id,
+                      .attempt = r->attempt,
+                      .p_incarnation = r->p_incarnation,
+                      .d_incarnation = r->d_incarnation};
+}
+
+static void send_cancel(bt_router_core *core, bt_router_entry *r, uint32_t daemon,
+                        uint64_t incarnation)
+{
+    if (daemon == BT_ROUTER_NONE) return;
+    const bt_router_daemon *to = &core->daemons[daemon];
+    if (!to->up || to->hello.incarnation != incarnation) return;
+    bt_msg msg = {.kind = BT_MSG_CANCEL, .fence = fence_of(r)};
+    core->io.send(core->io.ctx, daemon, &msg);
+}
+
+/* P too after Accepted: had that message to P been lost, its KV would stay pinned. */
+static void cancel_both(bt_router_core *core, bt_router_entry *r)
+{
+    send_cancel(core, r, r->prefill, r->p_incarnation);
+    send_cancel(core, r, r->decode, r->d_incarnation);
+}
+
+static void drop_daemons(bt_router_core *core, bt_router_entry *r)
+{
+    cancel_both(core, r);
+    release_prefill(core, r);
+    release_decode(core, r);
+    r->prefill = BT_ROUTER_NONE;
+}
+
+static bt_msg_work work_of(const bt_router_entry *r)
+{
+    bt_msg_work work = {.tokens = r->tokens,
+                        .token_count = r->prompt_count + r->base,
+                        .base = r->base,
+                        .max_tokens = r->max_tokens,
+                        .priority = r->priority,
+                        .ignore_eos = r->ignore_eos,
+                        .sampling = r->sampling};
+    memcpy(work.tenant_salt, r->tenant_salt, sizeof(work.tenant_salt));
+    return work;
+}
+
+static void send_prefill(bt_router_core *core, const bt_router_entry *r)
+{
+    bt_msg msg = {.kind = BT_MSG_PREFILL, .fence = fence_of(r), .prefill = work_of(r)};
+    msg.prefill.no_reserve = r->no_reserve;
+    core->io.send(core->io.ctx, r->prefill, &msg);
+}
+
+static void send_reserve(bt_router_core *core, const bt_router_entry *r)
+{
+    bt_msg msg = {.kind = BT_MSG_RESERVE, .fence = fence_of(r), .reserve = work_of(r)};
+    core->io.send(core->io.ctx, r->decode, &msg);
+}
+
+/* -- the one ending (H4) ----------------------------------------------------------------------- */
+
+static void finish(bt_router_core *core, bt_router_entry *r, bt_finish_reason reason)
+{
+    assert(r->used);
+    drop_daemons(core, r);
+    bt_router_end end = {.reason = reason,
+                         .prompt_tokens = r->prompt_count,
+                         .output_tokens = r->committed,
+                         .cached_tokens = r->cached_tokens,
+                         .attempts = r->attempt};
+    switch (reason) {
+    case BT_FINISH_FAILED:
+        end.refused = r->refused;
+        memcpy(end.text, r->text, sizeof(end.text));
+        core->stats.failed_total++;
+        break;
+    case BT_FINISH_CANCELLED: core->stats.cancelled_total++; break;
+    default: core->stats.finished_total++; break;
+    }
+    uint64_t user = r->user;
+    unlink_entry(core, r);
+    core->io.ended(core->io.ctx, user, &end);
+}
+
+/* -- choosing ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t fixed_prefill; /* NONE = any */
+    uint32_t prompt_tokens, total_tokens;
+    const bt_router_entry *entry; /* its avoided daemons are left out; NULL = none are */
+} selection;
+
+/* A draining daemon gets no new request, but a draining P still honours Retarget (H7). */
+static bool may_take(const bt_router_core *core, const selection *s, uint32_t p, uint32_t d)
+{
+    const bt_router_daemon *prefill = &core->daemons[p], *decode = &core->daemons[d];
+    if (core->pairs[p * BT_DAEMONS_MAX + d].state != BT_PAIR_READY) return false;
+    if (decode->draining || (prefill->draining && s->fixed_prefill != p)) return false;
+    if (s->fixed_prefill != BT_ROUTER_NONE && s->fixed_prefill != p) return false;
+    if (s->entry != NULL &&
+        (avoided(s->entry, d) || (s->fixed_prefill == BT_ROUTER_NONE && avoided(s->entry, p))))
+        return false;
+    return s->prompt_tokens <= bt_router_daemon_capacity(prefill) &&
+           s->total_tokens <= bt_router_daemon_capacity(decode);
+}
+
+static bool choose(bt_router_core *core, const selection *s, bt_router_choice *ret_choice)
+{
+    uint32_t count = 0;
+    for (uint32_t p = 0; p < BT_DAEMONS_MAX; p++) {
+        if (!core->daemons[p].up || core->daemons[p].hello.role != BT_ROLE_PREFILL) continue;
+        for (uint32_t d = 0; d < BT_DAEMONS_MAX; d++)
+            if (core->daemons[d].up && core->daemons[d].hello.role == BT_ROLE_DECODE &&
+                may_take(core, s, p, d))
+                core->choices[count++] = (bt_router_choice){p, d};
+    }
+    if (count == 0) return false;
+    bt_router_view view = {.daemons = core->daemons,
+                           .choices = core->choices,
+                           .choice_count = count,
+                           .prompt_tokens = s->prompt_tokens};
+    uint32_t picked = core->policy->choose(&view, &core->policy_turn);
+    assert(picked < count);
+    *ret_choice = core->choices[picked];
+    return true;
+}
+
+/* Prefers daemons that have not failed this request; takes any before none. */
+static bool choose_for(bt_router_core *core, const bt_router_entry *r, uint32_t fixed_prefill,
+                       bt_router_choice *ret_choice)
+{
+    selection s = {.fixed_prefill = fixed_prefill,
+                   .prompt_tokens = r->prompt_count + r->committed,
+                   .total_tokens = r->prompt_count + r->max_tokens,
+                   .entry = r};
+    if (choose(core, &s, ret_choice)) return true;
+    s.entry = NULL;
+    return choose(core, &s, ret_choice);
+}
+
+/* -- attempts ---------------------------------------------------------------------------------- */
+
+static void take_daemons(bt_router_core *core, bt_router_entry *r, bt_router_choice choice)
+{
+    r->prefill = choice.prefill;
+    count_prefill(core, r);
+    release_decode(core, r);
+    r->p_incarnation = core->daemons[choice.prefill].hello.incarnation;
+    r->d_incarnation = 0;
+    if (r->no_reserve) return;
+    r->decode = choice.decode;
+    r->d_incarnation = core->daemons[choice.decode].hello.incarnation;
+    core->daemons[choice.decode].assigned++;
+}
+
+static void reset_attempt(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
+{
+    r->attempt++;
+    if (r->attempt > 1) core->stats.retries_total++;
+    r->waiting = r->accepted = r->pinned = r->first_seen = false;
+    r->gap_set = 0;
+    set_deadline(core, r, now_ns + core->config.progress_ns);
+}
+
+/* A fresh attempt: prompt + committed tokens are computed again. Only one token left: no D. */
+static void begin(bt_router_core *core, bt_router_entry *r, bt_router_choice choice,
+                  uint64_t now_ns)
+{
+    reset_attempt(core, r, now_ns);
+    r->base = r->committed;
+    r->no_reserve = r->max_tokens - r->committed == 1;
+    take_daemons(core, r, choice);
+    r->p_tokens = r->prompt_count + r->base;
+    core->daemons[r->prefill].assigned_tokens += r->p_tokens;
+    send_prefill(core, r);
+    if (!r->no_reserve) send_reserve(core, r);
+}
+
+/* P keeps its KV and sends it to another D. */
+static void retarget(bt_router_core *core, bt_router_entry *r, bt_router_choice choice,
+                     uint64_t now_ns)
+{
+    send_cancel(core, r, r->decode, r->d_incarnation);
+    reset_attempt(core, r, now_ns);
+    take_daemons(core, r, choice);
+    bt_msg msg = {.kind = BT_MSG_RETARGET, .fence = fence_of(r)};
+    core->io.send(core->io.ctx, r->prefill, &msg);
+    send_reserve(core, r);
+}
+
+static bool can_retarget(const bt_router_core *core, const bt_router_entry *r)
+{
+    if (r->prefill == BT_ROUTER_NONE || r->accepted || r->no_reserve) return false;
+    const bt_router_daemon *p = &core->daemons[r->prefill];
+    return p->up && p->hello.incarnation == r->p_incarnation && r->committed <= r->base + 1;
+}
+
+/* No pair now, or every one is full: try again later, within give_up_ns. */
+static void wait_or_fail(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
+{
+    if (r->waits == 0) r->give_up_ns = now_ns + core->config.retry_wait_ns;
+    if (now_ns >= r->give_up_ns) {
+        finish(core, r, BT_FINISH_FAILED);
+        return;
+    }
+    uint64_t at = now_ns + (RETRY_NS << (r->waits < WAITS_DOUBLED ? r->waits : WAITS_DOUBLED));
+    r->waits++;
+    r->waiting = true;
+    set_deadline(core, r, at < r->give_up_ns ? at : r->give_up_ns);
+}
+
+/* The choice has refused this request already, and the last word was "full": not at once again. */
+static bool full_again(const bt_router_entry *r, bt_router_choice choice)
+{
+    bool again = avoided(r, choice.prefill) || avoided(r, choice.decode);
+    return again && r->refused == BT_REFUSE_FULL;
+}
+
+/* NEXT of table R. The entry may be gone afterwards. */
+static void next_attempt(bt_router_core *core, bt_router_entry *r, retarget_rule rule,
+                         uint64_t now_ns)
+{
+    bt_router_choice choice;
+    r->gap_set = 0; /* H5: tokens beyond a gap die with their attempt */
+    /* A full daemon is bounded by time instead, where the operator gave it some. */
+    if (r->refused != BT_REFUSE_FULL || core->config.retry_wait_ns == 0) r->failures++;
+    if (r->failures >= core->config.attempts_max) {
+        finish(core, r, BT_FINISH_FAILED);
+        return;
+    }
+    if (rule == RETARGET_ALLOWED && can_retarget(core, r) &&
+        choose_for(core, r, r->prefill, &choice) && !full_again(r, choice)) {
+        retarget(core, r, choice, now_ns);
+        return;
+    }
+    drop_daemons(core, r);
+    if (choose_for(core, r, BT_ROUTER_NONE, &choice) && !full_again(r, choice))
+        begin(core, r, choice, now_ns);
+    else
+        wait_or_fail(core, r, now_ns);
+}
+
+static void end_wait(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
+{
+    bt_router_choice choice;
+    if (choose_for(core, r, BT_ROUTER_NONE, &choice))
+        begin(core, r, choice, now_ns);
+    else
+        wait_or_fail(core, r, now_ns);
+}
+
+/* -- commits (H5) ------------------------------------------------------------------------------ */
+
+static bool is_eos(const bt_router_core *core, uint32_t id)
+{
+    for (uint32_t i = 0; i < core->config.eos_count; i++)
+        if (core->config.eos_ids[i] == id) return true;
+    return false;
+}
+
+/* True if the request ended with this token. */
+static bool commit(bt_router_core *core, bt_router_entry *r, const bt_token *token)
+{
+    assert(r->committed < r->max_tokens);
+    bool eos = is_eos(core, token->id);
+    uint32_t index = r->committed++;
+    r->tokens[r->prompt_count + index] = token->id;
+    core->stats.tokens_total++;
+    r->waits = 0;
+    core->io.token(core->io.ctx, r->user, index, token, eos);
+    if (eos && !r->ignore_eos) {
+        finish(core, r, BT_FINISH_STOP);
+        return true;
+    }
+    if (r->committed == r->max_tokens) {
+        finish(core, r, BT_FINISH_LENGTH);
+        return true;
+    }
+    return false;
+}
+
+/* True if the request ended or its attempt failed: r is no longer this attempt's. */
+static bool receive(bt_router_core *core, bt_router_entry *r, uint32_t index, const bt_token *token,
+                    uint64_t now_ns)
+{
+    if (index < r->committed) {
+        core->stats.duplicate_tokens_total++;
+        if (r->tokens[r->prompt_count + index] == token->id) return false;
+        note(r, BT_REFUSE_NONE, "decode", "a committed token came again with another value");
+        avoid(r, r->decode);
+        next_attempt(core, r, RETARGET_NO, now_ns);
+        return true;
+    }
+    if (index >= r->max_tokens) { /* more than was asked for: never committed */
+        core->stats.stale_total++;
+        return false;
+    }
+    if (index - r->committed >= BT_ROUTER_GAP_MAX) {
+        note(r, BT_REFUSE_NONE, "decode", "too many tokens beyond a missing one");
+        next_attempt(core, r, RETARGET_NO, now_ns);
+        return true;
+    }
+    r->gap[index % BT_ROUTER_GAP_MAX] = *token;
+    r->gap_set |= 1u << index % BT_ROUTER_GAP_MAX;
+    while (r->gap_set >> (r->committed % BT_ROUTER_GAP_MAX) & 1) {
+        uint32_t cell = r->committed % BT_ROUTER_GAP_MAX;
+        r->gap_set &= ~(1u << cell);
+        bt_token ready = r->gap[cell];
+        if (commit(core, r, &ready)) return true;
+    }
+    return false;
+}
+
+/* -- messages ---------------------------------------------------------------------------------- */
+
+/* D has the whole sequence: P may die, drain or free (H6). */
+static void accept(bt_router_core *core, bt_router_entry *r)
+{
+    r->accepted = true;
+    release_prefill(core, r);
+}
+
+static void on_first_token(bt_router_core *core, bt_router_entry *r, const bt_msg *msg,
+                           uint64_t now_ns)
+{
+    uint32_t base = r->base;
+    if (msg->first_token.index != base) {
+        core->stats.stale_total++;
+        return;
+    }
+    leave_prefill(core, r);
+    r->first_seen = true;
+    if (!r->usage_seen) {
+        uint32_t cached = msg->first_token.cached_tokens;
+        r->cached_tokens = cached < r->prompt_count ? cached : r->prompt_count;
+        r->usage_seen = true;
+    }
+    if (receive(core, r, base, &msg->first_token.token, now_ns)) return;
+    if (msg->first_token.final && r->committed == base + 1) {
+        bt_finish_reason reason = msg->first_token.finish;
+        finish(core, r, reason == BT_FINISH_LENGTH ? BT_FINISH_LENGTH : BT_FINISH_STOP);
+    }
+}
+
+static void on_tokens(bt_router_core *core, bt_router_entry *r, const bt_msg *msg, uint64_t now_ns)
+{
+    accept(core, r); /* Tokens imply Accepted */
+    r->first_seen = true;
+    for (uint32_t i = 0; i < msg->tokens.token_count; i++)
+        if (receive(core, r, msg->tokens.index + i, &msg->tokens.tokens[i], now_ns)) return;
+}
+
+static void on_finished(bt_router_core *core, bt_router_entry *r, const bt_msg *msg,
+                        uint64_t now_ns)
+{
+    bt_finish_reason reason = msg->finished.reason;
+    bool ended = reason == BT_FINISH_STOP || reason == BT_FINISH_LENGTH;
+    if (ended && msg->finished.token_count == r->committed) {
+        finish(core, r, reason);
+        return;
+    }
+    note(r, BT_REFUSE_NONE, "decode", ended ? "finished with tokens missing" : "gave up");
+    avoid(r, r->decode);
+    next_attempt(core, r, RETARGET_NO, now_ns);
+}
+
+static void on_refused(bt_router_core *core, bt_router_entry *r, uint32_t daemon, const bt_msg *msg,
+                       uint64_t now_ns)
+{
+    bool by_prefill = daemon == r->prefill;
+    bt_refuse_reason reason = msg->refused.reason;
+    note(r, reason, by_prefill ? "prefill" : "decode",
+         msg->refused.text[0] != 0 ? msg->refused.text : bt_refuse_name(reason));
+    /* KV that is gone says nothing against its daemon. */
+    if (reason != BT_REFUSE_UNKNOWN) avoid(r, daemon);
+    retarget_rule rule = by_prefill ? RETARGET_NO : RETARGET_ALLOWED;
+    if (!by_prefill && reason == BT_REFUSE_PEER_LOST) {
+        avoid(r, r->prefill);
+        rule = RETARGET_NO;
+    }
+    next_attempt(core, r, rule, now_ns);
+}
+
+/* From the daemon and for the attempt that the entry is about, incarnations included. */
+static bool current(const bt_router_entry *r, uint32_t daemon, const bt_msg *msg)
+{
+    if (r->waiting || msg->fence.attempt != r->attempt) return false;
+    if (msg->fence.p_incarnation != r->p_incarnation ||
+        msg->fence.d_incarnation != r->d_incarnation)
+        return false;
+    switch (msg->kind) {
+    case BT_MSG_FIRST_TOKEN:
+    case BT_MSG_PINNED: return daemon == r->prefill;
+    case BT_MSG_REFUSED: return daemon == r->decode || (daemon == r->prefill && !r->accepted);
+    default: return daemon == r->decode;
+    }
+}
+
+void bt_router_request_message(bt_router_core *core, uint32_t daemon, const bt_msg *msg,
+                               uint64_t now_ns)
+{
+    bt_router_entry *r = find_id(core, &msg->fence.request);
+    if (r == NULL || !current(r, daemon, msg)) {
+        core->stats.stale_total++;
+        return;
+    }
+    set_deadline(core, r, now_ns + core->config.progress_ns);
+    switch (msg->kind) {
+    case BT_MSG_FIRST_TOKEN: on_first_token(core, r, msg, now_ns); break;
+    case BT_MSG_PINNED:
+        leave_prefill(core, r);
+        r->pinned = true;
+        break;
+    case BT_MSG_ACCEPTED: accept(core, r); break;
+    case BT_MSG_TOKENS: on_tokens(core, r, msg, now_ns); break;
+    case BT_MSG_FINISHED: on_finished(core, r, msg, now_ns); break;
+    case BT_MSG_REFUSED: on_refused(core, r, daemon, msg, now_ns); break;
+    case BT_MSG_EVICTED:
+        note(r, BT_REFUSE_FULL, "decode", "evicted: the pool is full");
+        avoid(r, r->decode);
+        next_attempt(core, r, RETARGET_NO, now_ns);
+        break;
+    default: core->stats.stale_total++; break;
+    }
+}
+
+/* -- deaths and time --------------------------------------------------------------------------- */
+
+void bt_router_requests_daemon_down(bt_router_core *core, uint32_t daemon, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < core->config.requests_max; i++) {
+        bt_router_entry *r = &core->entries[i];
+        if (!r->used || r->waiting) continue;
+        bool was_prefill = r->prefill == daemon && !r->accepted; /* H6 */
+        if (!was_prefill && r->decode != daemon) continue;
+        note(r, BT_REFUSE_PEER_LOST, was_prefill ? "prefill" : "decode", "the daemon is gone");
+        next_attempt(core, r, was_prefill ? RETARGET_NO : RETARGET_ALLOWED, now_ns);
+    }
+}
+
+void bt_router_requests_pair_down(bt_router_core *core, uint32_t prefill, uint32_t decode,
+                                  uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < core->config.requests_max; i++) {
+        bt_router_entry *r = &core->entries[i];
+        if (!r->used || r->waiting || r->accepted) continue;
+        if (r->prefill != prefill || r->decode != decode) continue;
+        note(r, BT_REFUSE_PEER_LOST, "prefill", "the endpoint to the decode daemon broke");
+        next_attempt(core, r, RETARGET_ALLOWED, now_ns);
+    }
+}
+
+void bt_router_requests_expire(bt_router_core *core, bool all_waiting, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < core->config.requests_max; i++) {
+        bt_router_entry *r = &core->entries[i];
+        if (!r->used) continue;
+        if (r->waiting && (all_waiting || now_ns >= r->deadline_ns)) {
+            end_wait(core, r, now_ns);
+        } else if (!r->waiting && now_ns >= r->deadline_ns) {
+            bool blame_prefill = !r->first_seen && !r->pinned && !r->accepted;
+            note(r, BT_REFUSE_NONE, blame_prefill ? "prefill" : "decode", "no progress in time");
+            avoid(r, blame_prefill ? r->prefill : r->decode);
+            next_attempt(core, r, RETARGET_ALLOWED, now_ns);
+        }
+    }
+}
+
+/* -- clients ----------------------------------------------------------------------------------- */
+
+static bt_status admit(bt_router_core *core, const bt_router_request *request,
+                       bt_router_choice *ret_choice, bt_err *err)
+{
+    if (request->token_count == 0 || request->max_tokens == 0)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "an empty prompt or no token to make");
+    uint64_t total = (uint64_t)request->token_count + request->max_tokens;
+    if (total > core->config.tokens_max)
+        return BT_FAIL(err, BT_ERR_LIMIT, "%llu tokens, at most %u are allowed",
+                       (unsigned long long)total, core->config.tokens_max);
+    if (!bt_router_core_serving(core))
+        return BT_FAIL(err, BT_ERR_PEER_LOST, "no pair of daemons is ready");
+    selection s = {.fixed_prefill = BT_ROUTER_NONE,
+                   .prompt_tokens = request->token_count,
+                   .total_tokens = (uint32_t)total};
+    if (core->free_head == BT_ROUTER_NONE)
+        return BT_FAIL(err, BT_AGAIN, "%u requests are in flight, the most allowed",
+                       core->config.requests_max);
+    if (choose(core, &s, ret_choice)) return BT_OK;
+    s.prompt_tokens = s.total_tokens = 0;
+    if (!choose(core, &s, ret_choice))
+        return BT_FAIL(err, BT_ERR_PEER_LOST, "every ready pair of daemons is draining");
+    return BT_FAIL(err, BT_ERR_LIMIT, "%llu tokens are more than any pair of daemons can hold",
+                   (unsigned long long)total);
+}
+
+bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *request,
+                                uint64_t now_ns, bt_err *err)
+{
+    bt_router_choice choice;
+    bt_status status = admit(core, request, &choice, err);
+    if (status != BT_OK) {
+        core->stats.refused_total++;
+        return status;
+    }
+    assert(find_id(core, &request->id) == NULL && find_user(core, request->user) == NULL);
+    bt_router_entry *r = &core->entries[core->free_head];
+    core->free_head = r->id_next;
+    uint32_t *tokens = r->tokens;
+    memset(r, 0, sizeof(*r));
+    r->used = true;
+    r->id = request->id;
+    r->user = request->user;
+    r->tokens = tokens;
+    r->prompt_count = request->token_count;
+    r->max_tokens = request->max_tokens;
+    r->ignore_eos = request->ignore_eos;
+    r->priority = request->priority;
+    r->sampling = request->sampling;
+    memcpy(r->tenant_salt, request->tenant_salt, sizeof(r->tenant_salt));
+    memcpy(r->tokens, request->tokens, (size_t)request->token_count * sizeof(*r->tokens));
+    r->prefill = r->decode = BT_ROUTER_NONE;
+    link_entry(core, r);
+    core->stats.accepted_total++;
+    begin(core, r, choice, now_ns);
+    return BT_OK;
+}
+
+void bt_router_core_cancel(bt_router_core *core, uint64_t user, uint64_t now_ns)
+{
+    (void)now_ns;
+    bt_router_entry *r = find_user(core, user);
+    if (r != NULL) finish(core, r, BT_FINISH_CANCELLED);
+}
+
+void bt_router_core_stop(bt_router_core *core, uint64_t user, uint64_t now_ns)
+{
+    (void)now_ns;
+    bt_router_entry *r = find_user(core, user);
+    if (r != NULL) finish(core, r, BT_FINISH_STOP);
+}

@@ -1,0 +1,87 @@
+/* state.h - the router core's memory, shared by its two halves. Private to router/.
+ *
+ * core.c       daemons, pairs, time, the entry points.
+ * attempts.c   requests: submit, attempts, commits, the one ending.
+ * Requests are found by id and by user through chained hash tables of indexes. */
+#ifndef BT_ROUTER_STATE_H
+#define BT_ROUTER_STATE_H
+
+#include "common/base/arena.h"
+#include "router/core.h"
+#include "router/policies/policy.h"
+
+#define BT_ROUTER_NONE UINT32_MAX
+#define BT_ROUTER_GAP_MAX 32u /* tokens held beyond a gap; one further fails the attempt */
+#define BT_ROUTER_DAEMON_WORDS ((BT_DAEMONS_MAX + 63) / 64)
+
+typedef struct {
+    bool used;
+    bool waiting;    /* between attempts: no daemon works on it; deadline_ns = next try */
+    bool no_reserve; /* this attempt ends with its first token: no D */
+    bool accepted;   /* D has it all: P's fate no longer matters */
+    bool pinned;
+    bool first_seen; /* a token of this attempt came */
+    bool usage_seen;
+    bool p_counted; /* in its P's `assigned` */
+    bool ignore_eos;
+    bt_request_id id;
+    uint64_t user;
+    uint32_t id_next, user_next; /* chains; id_next also chains free requests */
+    uint32_t prompt_count, max_tokens, committed, priority, cached_tokens;
+    uint32_t *tokens; /* [tokens_max]: prompt, then committed */
+    bt_sampling sampling;
+    uint8_t tenant_salt[BT_SHA256_BYTES];
+    uint32_t attempt, base;
+    uint32_t failures;        /* attempts that failed, refusals counted */
+    uint32_t waits;           /* since the last commit */
+    uint32_t prefill, decode; /* NONE where the attempt has none */
+    uint64_t p_incarnation, d_incarnation;
+    uint64_t p_tokens; /* counted in the P's assigned_tokens */
+    uint64_t deadline_ns;
+    uint64_t give_up_ns;                    /* waits > 0: when to fail */
+    uint64_t avoid[BT_ROUTER_DAEMON_WORDS]; /* daemons that failed an attempt of this request */
+    bt_refuse_reason refused;
+    char text[BT_REASON_BYTES_MAX]; /* why the last attempt failed */
+    uint32_t gap_set;               /* bit i: gap[i] holds the token with index = i mod GAP_MAX */
+    bt_token gap[BT_ROUTER_GAP_MAX];
+} bt_router_entry;
+
+struct bt_router_core {
+    bt_router_config config;
+    bt_router_io io;
+    const bt_router_policy *policy;
+    uint64_t policy_turn;
+    uint64_t deadline_ns; /* not later than any timer; exact after a tick */
+    uint64_t heartbeat_next_ns, renew_next_ns;
+    bt_router_stats stats;
+    bt_router_daemon daemons[BT_DAEMONS_MAX];
+    bt_router_pair *pairs; /* [BT_DAEMONS_MAX][BT_DAEMONS_MAX]: prefill, decode */
+    bt_router_choice *choices;
+    bt_request_id *renew_ids; /* [BT_MSG_RENEW_MAX] */
+    bt_router_entry *entries; /* [requests_max] */
+    uint32_t bucket_mask;
+    uint32_t *id_buckets, *user_buckets;
+    uint32_t free_head;
+};
+
+/* -- core.c ------------------------------------------------------------------------------------ */
+
+bt_router_pair *bt_router_pair_at(bt_router_core *core, uint32_t prefill, uint32_t decode);
+/* Tokens a daemon's pool and context hold at most; UINT32_MAX if it does not say. */
+uint32_t bt_router_daemon_capacity(const bt_router_daemon *daemon);
+
+/* -- attempts.c -------------------------------------------------------------------------------- */
+
+/* Messages about a request: FIRST_TOKEN, PINNED, ACCEPTED, REFUSED, TOKENS, FINISHED, EVICTED. */
+void bt_router_request_message(bt_router_core *core, uint32_t daemon, const bt_msg *msg,
+                               uint64_t now_ns);
+/* The daemon is down already: every attempt that needs it fails. */
+void bt_router_requests_daemon_down(bt_router_core *core, uint32_t daemon, uint64_t now_ns);
+/* P says that its endpoint to D is broken: attempts that still need it fail. */
+void bt_router_requests_pair_down(bt_router_core *core, uint32_t prefill, uint32_t decode,
+                                  uint64_t now_ns);
+/* Requests whose deadline has passed; those waiting for a pair too if `all_waiting`. */
+void bt_router_requests_expire(bt_router_core *core, bool all_waiting, uint64_t now_ns);
+void bt_router_requests_init(bt_router_core *core);
+
+#endif
