@@ -1,8 +1,9 @@
 """Muon for the matrices: momentum made orthogonal, so that every direction moves at one speed.
 
-Matrices of one size are stepped together: at this model size launches cost more than arithmetic. Source: Jordan et al. 2024,
-"Muon: an optimizer for hidden layers". The step is scaled to the size of an AdamW step (Liu et
-al. 2025, "Muon is scalable for LLM training"), so that embedding and matrices share a rate.
+Matrices of one size are stepped together: at this model size launches cost more than arithmetic.
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers". The step is scaled to the size
+of an AdamW step (Liu et al. 2025, "Muon is scalable for LLM training"), so that embedding and
+matrices share a rate.
 """
 import collections
 
