@@ -41,8 +41,6 @@ static bt_status check_characters(const char *line, size_t bytes, bt_err *err)
             return BT_FAIL(err, BT_ERR_FORMAT, "control character 0x%02x in column %zu", c, i + 1);
     }
     if (!bt_utf8_valid(line, bytes)) return BT_FAIL(err, BT_ERR_FORMAT, "the line is not UTF-8");
-    if (bytes > 0 && line[bytes - 1] == '\\')
-        return BT_FAIL(err, BT_ERR_FORMAT, "lines do not continue with a backslash");
     return BT_OK;
 }
 
@@ -85,6 +83,8 @@ bt_status bt_ini_next(bt_ini *ini, bt_ini_entry *ret_entry, bt_err *err)
         if (status != BT_OK) return status;
         char *text = trim(line, end);
         if (*text == '\0' || *text == '#' || *text == ';') continue;
+        if (text[strlen(text) - 1] == '\\')
+            return BT_FAIL(err, BT_ERR_FORMAT, "lines do not continue with a backslash");
         if (*text != '[') return take_entry(ini, text, text + strlen(text), ret_entry, err);
         status = take_section(ini, text, err);
         if (status != BT_OK) return status;

@@ -108,13 +108,29 @@ static bool find_choice(const bt_config_key *key, const char *text, size_t bytes
     return false;
 }
 
+/* Appends to a text of capacity, cutting. */
+static void append(char *text, size_t capacity, const char *more)
+{
+    size_t used = strlen(text);
+    snprintf(text + used, capacity - used, "%s", more);
+}
+
+static void append_choices(const bt_config_key *key, char *text, size_t capacity)
+{
+    for (uint32_t i = 0; key->choices[i] != NULL; i++) {
+        append(text, capacity, i > 0 ? ", " : "");
+        append(text, capacity, key->choices[i]);
+    }
+}
+
 static bt_status refuse_choice(const bt_config_key *key, const char *text, size_t bytes,
                                bt_err *err)
 {
-    char quoted[40], kind[128];
+    char quoted[40], choices[100];
     bt_escape(text, bytes, quoted, sizeof(quoted));
-    return BT_FAIL(err, BT_ERR_ARGUMENT, "'%s' is not %s", quoted,
-                   bt_config_value_kind(key, kind, sizeof(kind)));
+    choices[0] = '\0';
+    append_choices(key, choices, sizeof(choices));
+    return BT_FAIL(err, BT_ERR_ARGUMENT, "'%s' is none of %s", quoted, choices);
 }
 
 static bt_status set_list(const bt_config_key *key, const char *text, bt_config_list *field,
@@ -162,13 +178,6 @@ bt_status bt_config_value_set(const bt_config_key *key, const char *text,
     }
     assert(!"a type without a parser");
     return BT_ERR_ARGUMENT;
-}
-
-/* Appends to a text of capacity, cutting. */
-static void append(char *text, size_t capacity, const char *more)
-{
-    size_t used = strlen(text);
-    snprintf(text + used, capacity - used, "%s", more);
 }
 
 /* The shortest %g that reads back as value. */
@@ -239,10 +248,8 @@ const char *bt_config_value_kind(const bt_config_key *key, char *ret_text, size_
         break;
     case BT_CONFIG_ENUM:
     case BT_CONFIG_LIST:
-        for (uint32_t i = 0; key->choices[i] != NULL; i++) {
-            append(ret_text, capacity, i > 0 ? ", " : " ");
-            append(ret_text, capacity, key->choices[i]);
-        }
+        append(ret_text, capacity, " ");
+        append_choices(key, ret_text, capacity);
         break;
     default: break;
     }
