@@ -1,12 +1,16 @@
 #include "ops/cli/command.h"
 
+extern const bt_cli_command bt_cli_generate;
 extern const bt_cli_command bt_cli_keygen;
 extern const bt_cli_command bt_cli_tokenize;
+extern const bt_cli_command bt_cli_logits;
 extern const bt_cli_command bt_cli_up;
 
 const bt_cli_command *const bt_cli_commands[] = {
+    &bt_cli_generate,
     &bt_cli_keygen,
     &bt_cli_tokenize,
+    &bt_cli_logits,
     &bt_cli_up,
 };
 

@@ -1,0 +1,216 @@
+/* generate.c - `baton generate`: one prompt in one process, the oracle of what a fleet answers. */
+#include "common/engine/generate.h"
+
+#include "common/base/crypto.h"
+#include "common/text/detok.h"
+#include "ops/cli/command.h"
+#include "ops/cli/options.h"
+#include "ops/cli/prompt.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: baton generate --model DIR (--prompt TEXT | --ids 1,2,3) [options]\n\n"
+    "Generates the continuation of one prompt in this process and prints it. With any of --wire,\n"
+    "--prefill-kv-dtype and --prefill-block-size the prompt is computed in one engine and its KV\n"
+    "goes through the wire form into another, which decodes: a fleet with the same settings "
+    "answers\n"
+    "the same, token for token.\n\n"
+    "  --model DIR               Hugging Face checkpoint folder\n"
+    "  --prompt TEXT             the prompt, or\n"
+    "  --ids 1,2,3               its token ids\n"
+    "  --max-tokens N            tokens to generate at most (default 16)\n"
+    "  --temperature T           0 is greedy (default)\n"
+    "  --top-k K                 sample from the K most likely tokens (default 0: all)\n"
+    "  --top-p P                 sample from the most likely tokens that reach P (default 1: all)\n"
+    "  --seed S                  of the random numbers (default 0)\n"
+    "  --ignore-eos              do not stop at an end-of-sequence token\n"
+    "  --kv-dtype T              KV pool: f32, bf16, fp8, int8 (default: f32 for f32 weights, else "
+    "bf16)\n"
+    "  --prefill-kv-dtype T      KV pool of the engine that computes the prompt (default: as "
+    "--kv-dtype)\n"
+    "  --wire T                  KV between the two: raw (what the prefill pool stores), f32, "
+    "bf16, "
+    "fp8,\n"
+    "                            int8 (default: what the decode pool stores)\n"
+    "  --block-size B            tokens of a KV block: 16 (default), 32, 64\n"
+    "  --prefill-block-size B    the same for the prompt's engine (default: as --block-size)\n"
+    "  --threads N               of each engine (default: one for each core)\n"
+    "  --json                    print {\"ids\": [...], \"text\": \"...\"}\n\n"
+    "ids are the generated tokens, the end-of-sequence token included if it ended them; text "
+    "leaves\n"
+    "it out, and is null if the folder has no tokenizer.json.\n";
+
+typedef struct {
+    const char *model, *prompt, *ids, *wire;
+    bool json;
+    bt_generator_config config;
+    bt_generate_options generate;
+} options;
+
+static int check_options(const char *command, options *o)
+{
+    bt_err err;
+    if (!o->model) return bt_options_fail(command, "--model is missing");
+    if (!o->prompt == !o->ids) return bt_options_fail(command, "give one of --prompt and --ids");
+    if (o->ids && bt_cli_ids_check(o->ids, &err) != BT_OK)
+        return bt_options_fail(command, "--ids: %s", err.message);
+    bt_generator_config *c = &o->config;
+    c->handoff = o->wire || c->prefill_kv_dtype || c->prefill_block_tokens;
+    if (c->prefill_block_tokens == 0) c->prefill_block_tokens = c->block_tokens;
+    const uint32_t sizes[] = {c->block_tokens, c->prefill_block_tokens};
+    for (int i = 0; i < 2; i++)
+        if (sizes[i] != 16 && sizes[i] != 32 && sizes[i] != 64)
+            return bt_options_fail(command, "a block of %u tokens: allowed are 16, 32 and 64",
+                                   sizes[i]);
+    if (!o->wire || strcmp(o->wire, "raw") == 0) return BT_EXIT_OK;
+    c->wire = bt_dtype_find(o->wire);
+    if (c->wire == BT_DTYPE_NONE || c->wire == BT_DTYPE_F16)
+        return bt_options_fail(command, "--wire: '%s' is not a value it takes", o->wire);
+    return BT_EXIT_OK;
+}
+
+static int parse_options(int argc, char **argv, options *o)
+{
+    bt_sampling *s = &o->generate.sampling;
+    bt_generator_config *c = &o->config;
+    *o = (options){.config = {.block_tokens = 16},
+                   .generate = {.max_tokens = 16, .sampling = {.top_p = 1}}};
+    const bt_option table[] = {
+        {.name = "--model", .kind = BT_OPTION_TEXT, .value = &o->model},
+        {.name = "--prompt", .kind = BT_OPTION_TEXT, .value = &o->prompt},
+        {.name = "--ids", .kind = BT_OPTION_TEXT, .value = &o->ids},
+        {"--max-tokens", BT_OPTION_U32, &o->generate.max_tokens, 1, BT_CONTEXT_TOKENS_MAX},
+        {"--temperature", BT_OPTION_FLOAT, &s->temperature, 0, 1000},
+        {"--top-k", BT_OPTION_U32, &s->top_k, 0, UINT32_MAX},
+        {"--top-p", BT_OPTION_FLOAT, &s->top_p, 1e-9, 1},
+        {.name = "--seed", .kind = BT_OPTION_U64, .value = &s->seed},
+        {.name = "--ignore-eos", .kind = BT_OPTION_FLAG, .value = &o->generate.ignore_eos},
+        {.name = "--kv-dtype", .kind = BT_OPTION_KV, .value = &c->kv_dtype},
+        {.name = "--prefill-kv-dtype", .kind = BT_OPTION_KV, .value = &c->prefill_kv_dtype},
+        {.name = "--wire", .kind = BT_OPTION_TEXT, .value = &o->wire},
+        {"--block-size", BT_OPTION_U32, &c->block_tokens, 16, 64},
+        {"--prefill-block-size", BT_OPTION_U32, &c->prefill_block_tokens, 16, 64},
+        {"--threads", BT_OPTION_U32, &c->threads, 1, 256},
+        {.name = "--json", .kind = BT_OPTION_FLAG, .value = &o->json},
+    };
+    int code = bt_options_parse(argc, argv, table, sizeof(table) / sizeof(table[0]));
+    return code != BT_EXIT_OK ? code : check_options(argv[0], o);
+}
+
+static bool is_eos(const bt_model_config *model, uint32_t id)
+{
+    for (uint32_t i = 0; i < model->eos_count; i++)
+        if (model->eos_ids[i] == id) return true;
+    return false;
+}
+
+/* The text of the tokens without a final EOS; NULL if memory ran out. */
+static char *text_of(const bt_cli_prompt *prompt, const bt_token *tokens, uint32_t count)
+{
+    char *text = malloc((size_t)(count + 1) * BT_DETOK_BYTES_MAX + 1);
+    if (!text) return NULL;
+    bt_detok detok;
+    size_t bytes = 0;
+    bt_detok_init(&detok, prompt->tokenizer, BT_DETOK_CONTINUES);
+    if (is_eos(bt_model_config_of(prompt->model), tokens[count - 1].id)) count--;
+    for (uint32_t i = 0; i < count; i++) bytes += bt_detok_push(&detok, tokens[i].id, text + bytes);
+    bytes += bt_detok_flush(&detok, text + bytes);
+    text[bytes] = '\0';
+    return text;
+}
+
+static void print_ids(const bt_token *tokens, uint32_t count, const char *between)
+{
+    for (uint32_t i = 0; i < count; i++) printf("%s%u", i ? between : "", tokens[i].id);
+}
+
+static void print_json(const bt_token *tokens, uint32_t count, const char *text)
+{
+    json_t *string = text ? json_string(text) : json_null();
+    printf("{\"ids\": [");
+    print_ids(tokens, count, ", ");
+    printf("], \"text\": ");
+    json_dumpf(string, stdout, JSON_ENCODE_ANY);
+    puts("}");
+    json_decref(string);
+}
+
+static bt_status print_result(const options *o, const bt_cli_prompt *prompt, const bt_token *tokens,
+                              uint32_t count, bt_err *err)
+{
+    char *text = NULL;
+    if (prompt->tokenizer) {
+        text = text_of(prompt, tokens, count);
+        if (!text) return BT_FAIL(err, BT_ERR_NO_MEMORY, "the text of %u tokens", count);
+    }
+    if (o->json) {
+        print_json(tokens, count, text);
+    } else if (text) {
+        puts(text);
+    } else {
+        print_ids(tokens, count, ",");
+        putchar('\n');
+    }
+    free(text);
+    return BT_OK;
+}
+
+/* "raw" is known by now: what the prefill pool stores. */
+static void resolve_raw(options *o, const bt_model_config *model)
+{
+    if (!o->wire || strcmp(o->wire, "raw") != 0) return;
+    bt_dtype stored = o->config.prefill_kv_dtype ? o->config.prefill_kv_dtype : o->config.kv_dtype;
+    if (stored == BT_DTYPE_NONE)
+        stored = model->dtype == BT_DTYPE_F32 ? BT_DTYPE_F32 : BT_DTYPE_BF16;
+    o->config.wire = stored;
+}
+
+static bt_status generate(options *o, bt_err *err)
+{
+    bt_cli_prompt prompt;
+    bt_generator *generator = NULL;
+    bt_token *tokens = NULL;
+    bt_status status = bt_cli_prompt_open(o->model, o->prompt, o->ids, &prompt, err);
+    if (status != BT_OK) return status;
+    resolve_raw(o, bt_model_config_of(prompt.model));
+    uint32_t context = bt_model_config_of(prompt.model)->context_tokens_max, count = 0;
+    if (o->generate.max_tokens > context) o->generate.max_tokens = context;
+    status = bt_generator_create(prompt.model, &o->config, &generator, err);
+    if (status == BT_OK) {
+        tokens = calloc(o->generate.max_tokens, sizeof(*tokens));
+        if (!tokens) status = BT_FAIL(err, BT_ERR_NO_MEMORY, "tokens");
+    }
+    if (status == BT_OK) {
+        const bt_prompt ids = {.ids = prompt.ids, .count = prompt.count};
+        status = bt_generate(generator, &ids, &o->generate, tokens, &count, err);
+    }
+    if (status == BT_OK) status = print_result(o, &prompt, tokens, count, err);
+    free(tokens);
+    bt_generator_destroy(generator);
+    bt_cli_prompt_close(&prompt);
+    return status;
+}
+
+static int run_generate(int argc, char **argv)
+{
+    options o;
+    bt_err err = {0};
+    int code = parse_options(argc, argv, &o);
+    if (code != BT_EXIT_OK) return code;
+    if (bt_crypto_start(&err) != BT_OK || generate(&o, &err) != BT_OK) {
+        fprintf(stderr, "baton generate: %s\n", err.message);
+        return BT_EXIT_FAILURE;
+    }
+    return fflush(stdout) == 0 ? BT_EXIT_OK : BT_EXIT_FAILURE;
+}
+
+const bt_cli_command bt_cli_generate = {
+    .name = "generate",
+    .summary = "continue one prompt in one process",
+    .help = help,
+    .run = run_generate,
+};

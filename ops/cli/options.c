@@ -1,0 +1,86 @@
+#include "ops/cli/options.h"
+
+#include "common/base/dtype.h"
+#include "common/base/parse.h"
+#include "ops/cli/command.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int bt_options_fail(const char *command, const char *fmt, ...)
+{
+    va_list args;
+    char message[512], line[1024];
+    va_start(args, fmt);
+    vsnprintf(message, sizeof(message), fmt, args);
+    va_end(args);
+    bt_escape(message, strlen(message), line, sizeof(line));
+    fprintf(stderr, "baton %s: %s; `baton %s --help` tells the options\n", command, line, command);
+    return BT_EXIT_USAGE;
+}
+
+static const bt_option *find(const bt_option *options, unsigned count, const char *text,
+                             size_t bytes)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (strlen(options[i].name) == bytes && memcmp(options[i].name, text, bytes) == 0)
+            return &options[i];
+    return NULL;
+}
+
+static bool in_range(const bt_option *option, double number)
+{
+    return number >= option->min && number <= option->max;
+}
+
+static bool read_value(const bt_option *option, const char *text)
+{
+    double number;
+    uint32_t word;
+    bt_dtype dtype;
+    switch (option->kind) {
+    case BT_OPTION_FLAG: return false;
+    case BT_OPTION_TEXT: *(const char **)option->value = text; return true;
+    case BT_OPTION_U32:
+        if (bt_parse_u32(text, UINT32_MAX, &word, NULL) != BT_OK || !in_range(option, word))
+            return false;
+        *(uint32_t *)option->value = word;
+        return true;
+    case BT_OPTION_U64: return bt_parse_u64(text, option->value, NULL) == BT_OK;
+    case BT_OPTION_FLOAT:
+        if (bt_parse_double(text, &number, NULL) != BT_OK || !in_range(option, number))
+            return false;
+        *(float *)option->value = (float)number;
+        return true;
+    case BT_OPTION_KV:
+        dtype = bt_dtype_find(text);
+        if (dtype == BT_DTYPE_NONE || dtype == BT_DTYPE_F16) return false;
+        *(bt_dtype *)option->value = dtype;
+        return true;
+    }
+    return false;
+}
+
+int bt_options_parse(int argc, char **argv, const bt_option *options, unsigned count)
+{
+    const char *command = argv[0];
+    for (int i = 1; i < argc; i++) {
+        const char *equals = strchr(argv[i], '=');
+        size_t bytes = equals ? (size_t)(equals - argv[i]) : strlen(argv[i]);
+        const bt_option *option = find(options, count, argv[i], bytes);
+        if (!option) return bt_options_fail(command, "unknown argument '%s'", argv[i]);
+        if (option->kind == BT_OPTION_FLAG) {
+            if (equals) return bt_options_fail(command, "%s takes no value", option->name);
+            *(bool *)option->value = true;
+            continue;
+        }
+        if (!equals && i + 1 >= argc)
+            return bt_options_fail(command, "%s needs a value", option->name);
+        const char *value = equals ? equals + 1 : argv[++i];
+        if (!read_value(option, value))
+            return bt_options_fail(command, "%s: '%s' is not a value it takes", option->name,
+                                   value);
+    }
+    return BT_EXIT_OK;
+}

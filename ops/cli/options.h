@@ -1,0 +1,33 @@
+/* options.h - the command line of a `baton` command as a table: every option is a row, everything
+ * else is an error. "--name value" and "--name=value"; the last one given counts.
+ *
+ * The kind says what value points to and how its text is read (common/base/parse.h): */
+#ifndef BT_OPS_CLI_OPTIONS_H
+#define BT_OPS_CLI_OPTIONS_H
+
+#include <stdbool.h>
+
+typedef enum {
+    BT_OPTION_FLAG,  /* bool, set to true; takes no value */
+    BT_OPTION_TEXT,  /* const char * into argv */
+    BT_OPTION_U32,   /* uint32_t in [min, max] */
+    BT_OPTION_U64,   /* uint64_t, any */
+    BT_OPTION_FLOAT, /* float in [min, max] */
+    BT_OPTION_KV,    /* bt_dtype of a KV pool or the wire: f32, bf16, fp8, int8 */
+} bt_option_kind;
+
+typedef struct {
+    const char *name; /* with its dashes */
+    bt_option_kind kind;
+    void *value;
+    double min, max; /* of U32 and FLOAT */
+} bt_option;
+
+/* argv[0] is the command's name. Returns BT_EXIT_OK, or BT_EXIT_USAGE after one line on stderr. */
+int bt_options_parse(int argc, char **argv, const bt_option *options, unsigned count);
+
+/* One line on stderr, "baton COMMAND: message; … --help …". Returns BT_EXIT_USAGE. */
+int bt_options_fail(const char *command, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif
