@@ -1,6 +1,7 @@
 #include "common/text/tokenizer.h"
 
 #include "common/base/limits.h"
+#include "common/base/parse.h"
 #include "common/text/added.h"
 #include "common/text/bpe.h"
 #include "common/text/decoder.h"

@@ -1,5 +1,6 @@
 #include "common/text/utf8.h"
 
+#include <stdbool.h>
 #include <utf8proc.h>
 
 bt_utf8_state bt_utf8_probe(const char *text, size_t bytes, unsigned *ret_bytes)
@@ -53,18 +54,6 @@ unsigned bt_utf8_decode(const char *text, size_t bytes, uint32_t *ret_code)
 unsigned bt_utf8_encode(uint32_t code, char ret_text[4])
 {
     return (unsigned)utf8proc_encode_char((utf8proc_int32_t)code, (utf8proc_uint8_t *)ret_text);
-}
-
-bool bt_utf8_valid(const char *text, size_t bytes)
-{
-    size_t at = 0;
-    uint32_t code;
-    while (at < bytes) {
-        unsigned length = bt_utf8_decode(text + at, bytes - at, &code);
-        if (length == 0) return false;
-        at += length;
-    }
-    return true;
 }
 
 static bool is_space(uint32_t code)

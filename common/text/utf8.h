@@ -3,7 +3,6 @@
 #ifndef BT_COMMON_TEXT_UTF8_H
 #define BT_COMMON_TEXT_UTF8_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,8 +11,6 @@ unsigned bt_utf8_decode(const char *text, size_t bytes, uint32_t *ret_code);
 
 /* Writes a code point, which must be valid, and returns its bytes. */
 unsigned bt_utf8_encode(uint32_t code, char ret_text[4]);
-
-bool bt_utf8_valid(const char *text, size_t bytes);
 
 /* How far the bytes at text are the beginning of one character, for text that arrives in pieces. */
 typedef enum {
