@@ -121,4 +121,5 @@ void bt_wire_unpack(const bt_kv_view *kv, const bt_wire_shape *wire, const bt_fr
         bt_kv_record record = record_at(&walk, i);
         bt_kv_unpack(walk.ops, &record, &walk.key, src + i * walk.record_bytes, ret_digest->lane);
     }
+    walk.ops->settle();
 }

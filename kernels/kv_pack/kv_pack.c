@@ -167,8 +167,12 @@ void bt_kv_pack(const bt_kv_pack_ops *ops, const bt_kv_record *record, const bt_
 static void unpack_same(const bt_kv_pack_ops *ops, const uint8_t *src, size_t valid, size_t bytes,
                         const uint32_t *key, uint8_t *pool, uint8_t *bounce, uint64_t nh[2])
 {
-    ops->copy(src, bytes, key, valid == bytes ? pool : bounce, nh);
-    if (valid != bytes && valid > 0) memcpy(pool, bounce, valid);
+    if (valid == bytes) {
+        ops->land(src, bytes, key, pool, nh);
+        return;
+    }
+    ops->copy(src, bytes, key, bounce, nh);
+    if (valid > 0) memcpy(pool, bounce, valid);
 }
 
 static void unpack_tile(const bt_kv_pack_ops *ops, const bt_kv_record *record, const tile *t,

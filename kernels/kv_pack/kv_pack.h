@@ -24,7 +24,7 @@
  *         order. Without the key, r records that differ somewhere have the right sums with
  *         probability at most about r 2^-64.
  *
- * ADD ONE A variant is one file with one bt_kv_pack_ops of the four loops and a row in kv_pack.c.
+ * ADD ONE A variant is one file with one bt_kv_pack_ops of these loops and a row in kv_pack.c.
  *         Every variant gives bit for bit what kv_pack_ref.c gives. */
 #ifndef BT_KERNELS_KV_PACK_KV_PACK_H
 #define BT_KERNELS_KV_PACK_KV_PACK_H
@@ -63,6 +63,11 @@ typedef struct {
     /* dst may not overlap src. Loads each byte of src once: what was summed is what was stored. */
     void (*copy)(const uint8_t *src, size_t bytes, const uint32_t *key, uint8_t *dst,
                  uint64_t ret_nh[2]);
+    /* The same for a dst that this thread does not read soon. */
+    void (*land)(const uint8_t *src, size_t bytes, const uint32_t *key, uint8_t *dst,
+                 uint64_t ret_nh[2]);
+    /* After the last record of a frame: makes what land stored visible to other threads. */
+    void (*settle)(void);
     void (*sum)(const uint8_t *src, size_t bytes, const uint32_t *key, uint64_t ret_nh[2]);
     /* codes [rows][head_dim] and scales [rows] (NULL if unscaled) to values [rows][head_dim]. */
     void (*decode)(bt_dtype dtype, const uint8_t *codes, const uint16_t *scales, uint32_t rows,
@@ -86,6 +91,7 @@ void bt_kv_digest_key_make(const uint8_t key[BT_KEY_BYTES], size_t record_bytes,
 /* dst, src: bt_kv_record_bytes, 16-byte aligned. The record's digest is added to sum. */
 void bt_kv_pack(const bt_kv_pack_ops *ops, const bt_kv_record *record, const bt_kv_digest_key *key,
                 uint8_t *dst, uint64_t sum[2]);
+/* Followed by ops->settle before another thread reads the pool. */
 void bt_kv_unpack(const bt_kv_pack_ops *ops, const bt_kv_record *record,
                   const bt_kv_digest_key *key, const uint8_t *src, uint64_t sum[2]);
 

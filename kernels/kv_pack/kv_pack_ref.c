@@ -28,6 +28,10 @@ static void copy_ref(const uint8_t *src, size_t bytes, const uint32_t *key, uint
     }
 }
 
+static void settle_ref(void)
+{
+}
+
 static void sum_ref(const uint8_t *src, size_t bytes, const uint32_t *key, uint64_t ret_nh[2])
 {
     for (size_t i = 0; i < bytes / sizeof(uint64_t); i++) {
@@ -59,6 +63,8 @@ const bt_kv_pack_ops bt_kv_pack_ref = {
     .name = "ref",
     .runs_here = runs_here,
     .copy = copy_ref,
+    .land = copy_ref,
+    .settle = settle_ref,
     .sum = sum_ref,
     .decode = decode_ref,
     .encode = encode_ref,
