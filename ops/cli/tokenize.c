@@ -1,46 +1,108 @@
-/* tokenize.c - `baton tokenize`: text on stdin to token ids on stdout. */
+/* tokenize.c - `baton tokenize`: text on stdin to token ids on stdout, and back. */
+#include "common/text/detok.h"
 #include "common/text/tokenizer.h"
 #include "ops/cli/command.h"
 
 #include <getopt.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* All of stdin, at most one byte more than a text may have. */
-static size_t read_stdin(char *text)
+/* A token is a byte at least, and the normalizers of the registry give at most 3 bytes for one; the
+ * rest is for what the post-processor adds. */
+#define TOKENS_MAX (3u * BT_TEXT_BYTES_MAX + 64u)
+
+typedef struct {
+    const char *path;
+    uint32_t flags;
+    bool zero; /* many texts, each ended with a NUL byte */
+    bool decode;
+} request;
+
+static int fail(const char *message)
 {
-    return fread(text, 1, BT_TEXT_BYTES_MAX + 1, stdin);
+    fprintf(stderr, "baton tokenize: %s\n", message);
+    return BT_EXIT_FAILURE;
 }
 
-static void print_ids(const bt_tokens *tokens)
+static int encode_text(const bt_tokenizer *tokenizer, const char *text, size_t bytes,
+                       const request *asked, bt_tokens *tokens)
 {
+    bt_err err;
+    if (bt_tokenizer_encode(tokenizer, text, bytes, asked->flags, tokens, &err) != BT_OK)
+        return fail(err.message);
     putchar('[');
     for (size_t i = 0; i < tokens->count; i++) printf("%s%u", i > 0 ? "," : "", tokens->ids[i]);
     puts("]");
+    return BT_EXIT_OK;
 }
 
-static int tokenize(const char *path, uint32_t flags)
+static int decode_ids(const bt_tokenizer *tokenizer, const char *text, size_t bytes,
+                      const request *asked)
+{
+    json_error_t problem;
+    json_t *ids = json_loadb(text, bytes, 0, &problem), *id;
+    if (!json_is_array(ids)) {
+        json_decref(ids);
+        return fail("stdin is not a JSON array of ids");
+    }
+    bt_detok detok;
+    bt_detok_init(&detok, tokenizer,
+                  (asked->flags & BT_ENCODE_SPECIAL) != 0 ? BT_DETOK_SPECIAL : 0);
+    char out[BT_DETOK_BYTES_MAX];
+    int code = BT_EXIT_OK;
+    size_t index;
+    json_array_foreach(ids, index, id)
+    {
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) >= (json_int_t)bt_tokenizer_vocab(tokenizer)) {
+            code = fail("stdin has an id that is not in the vocabulary");
+            break;
+        }
+        uint32_t token = (uint32_t)json_integer_value(id);
+        fwrite(out, 1, bt_detok_push(&detok, token, out), stdout);
+    }
+    fwrite(out, 1, bt_detok_flush(&detok, out), stdout);
+    if (asked->zero) putchar('\0');
+    json_decref(ids);
+    return code;
+}
+
+/* Each text of stdin in turn: up to a NUL byte with --zero, else all of it. */
+static int handle_stdin(const bt_tokenizer *tokenizer, const request *asked, bt_tokens *tokens)
+{
+    size_t capacity = BT_TEXT_BYTES_MAX + 2;
+    char *text = malloc(capacity);
+    if (text == NULL) return fail("out of memory");
+    int code = BT_EXIT_OK;
+    bool more = true;
+    while (more && code == BT_EXIT_OK) {
+        /* One byte more than a text may have is enough for encode to refuse it. */
+        size_t bytes = 0;
+        int byte = EOF;
+        while (bytes <= BT_TEXT_BYTES_MAX && (byte = getchar()) != EOF &&
+               !(asked->zero && byte == '\0'))
+            text[bytes++] = (char)byte;
+        more = asked->zero && byte == '\0';
+        if (asked->zero && !more && bytes == 0) break;
+        code = asked->decode ? decode_ids(tokenizer, text, bytes, asked)
+                             : encode_text(tokenizer, text, bytes, asked, tokens);
+    }
+    free(text);
+    return code;
+}
+
+static int tokenize(const request *asked)
 {
     bt_err err;
-    bt_tokenizer *tokenizer = NULL;
-    char *text = malloc(BT_TEXT_BYTES_MAX + 1);
-    /* A token is a byte at least; the post-processor adds a few, a prefix one. */
-    bt_tokens tokens = {.capacity = 3 * BT_TEXT_BYTES_MAX + 64};
+    bt_tokenizer *tokenizer;
+    if (bt_tokenizer_open(asked->path, &tokenizer, &err) != BT_OK) return fail(err.message);
+    bt_tokens tokens = {.capacity = TOKENS_MAX};
     tokens.ids = malloc(tokens.capacity * sizeof(tokens.ids[0]));
-    int code = BT_EXIT_FAILURE;
-    if (text == NULL || tokens.ids == NULL) {
-        fprintf(stderr, "baton tokenize: out of memory\n");
-    } else if (bt_tokenizer_open(path, &tokenizer, &err) != BT_OK ||
-               bt_tokenizer_encode(tokenizer, text, read_stdin(text), flags, &tokens, &err) !=
-                   BT_OK) {
-        fprintf(stderr, "baton tokenize: %s\n", err.message);
-    } else {
-        print_ids(&tokens);
-        code = fflush(stdout) == 0 ? BT_EXIT_OK : BT_EXIT_FAILURE;
-    }
-    bt_tokenizer_close(tokenizer);
+    int code = tokens.ids != NULL ? handle_stdin(tokenizer, asked, &tokens) : fail("out of memory");
+    if (fflush(stdout) != 0) code = fail("cannot write to stdout");
     free(tokens.ids);
-    free(text);
+    bt_tokenizer_close(tokenizer);
     return code;
 }
 
@@ -50,35 +112,42 @@ static int run_tokenize(int argc, char **argv)
         {"tokenizer", required_argument, NULL, 't'},
         {"no-special", no_argument, NULL, 'n'},
         {"parse-special", no_argument, NULL, 'p'},
+        {"decode", no_argument, NULL, 'd'},
+        {"zero", no_argument, NULL, 'z'},
         {NULL, 0, NULL, 0},
     };
-    const char *path = NULL;
-    uint32_t flags = 0;
+    request asked = {0};
     int option;
     optind = 1;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (option == 't') path = optarg;
-        if (option == 'n') flags |= BT_ENCODE_BARE;
-        if (option == 'p') flags |= BT_ENCODE_SPECIAL;
+        if (option == 't') asked.path = optarg;
+        if (option == 'n') asked.flags |= BT_ENCODE_BARE;
+        if (option == 'p') asked.flags |= BT_ENCODE_SPECIAL;
+        if (option == 'd') asked.decode = true;
+        if (option == 'z') asked.zero = true;
         if (option == '?') return BT_EXIT_USAGE;
     }
-    if (path == NULL || optind < argc) {
+    if (asked.path == NULL || optind < argc) {
         fprintf(stderr, "baton tokenize: %s; see baton tokenize --help\n",
-                path == NULL ? "--tokenizer FILE is missing" : "takes no other arguments");
+                asked.path == NULL ? "--tokenizer FILE is missing" : "takes no other arguments");
         return BT_EXIT_USAGE;
     }
-    return tokenize(path, flags);
+    return tokenize(&asked);
 }
 
 const bt_cli_command bt_cli_tokenize = {
     .name = "tokenize",
     .summary = "turn text on stdin into token ids",
-    .help = "usage: baton tokenize --tokenizer FILE [--no-special] [--parse-special] < TEXT\n\n"
+    .help = "usage: baton tokenize --tokenizer FILE [options] < TEXT\n\n"
             "Prints the ids of the text on stdin as a JSON array.\n\n"
             "  --tokenizer FILE  a Hugging Face tokenizer.json\n"
             "  --no-special      add nothing around the text (no BOS and the like)\n"
             "  --parse-special   special tokens spelled out in the text become their ids;\n"
-            "                    without it they are text\n\n"
+            "                    without it they are text\n"
+            "  --decode          the other way: ids on stdin, text on stdout, special tokens\n"
+            "                    left out unless --parse-special is given\n"
+            "  --zero            stdin holds many texts (or arrays), each ended with a NUL\n"
+            "                    byte; each gives one line (or one text ended with NUL)\n\n"
             "Exits 1 with one line on stderr if the text is not UTF-8 or the file is not usable.\n",
     .run = run_tokenize,
 };

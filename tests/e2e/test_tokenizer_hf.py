@@ -1,0 +1,144 @@
+"""`baton tokenize` against Hugging Face tokenizers, id for id, over random Unicode.
+
+A failing case prints the seed of its run; BATON_TOKENIZER_SEED replays it.
+"""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import tarfile
+import unicodedata
+
+import pytest
+
+from conftest import BIN, MODEL
+
+tokenizers = pytest.importorskip("tokenizers")
+
+TEXTS = 1500
+SEED = int(os.environ.get("BATON_TOKENIZER_SEED", random.SystemRandom().randrange(2**32)))
+WORDS = ["the", "Once", " upon", "don't", "we'LL", "we'll", "I'm", "they've", "he'd", "it's", "'re", "''", "1234",
+         "½", "٣", "naïve", "Å", "A\u030a", "日本語", "тест", "שלום", "👩‍👩‍👧", "🇩🇪", "\u200d", "\u2581", "\u2581a", "\ufeff", "é", "ﬁ", "\u00ad", "Ġ", "Ċ",
+         "<s>", "</s>", "<unk>", "<0x0A>", "<|endoftext|>", "<|", "|>", "<0xZZ>", "\u0301", "x" * 70, "-" * 90]
+SPACES = [" ", "  ", "\n", "\t", "\r\n", "\u00a0", "\u3000", "\u2028", "\u0085", "\u200b", " " * 9,
+          "\n\n\n", " \n ", "\x1c"]
+
+
+def data_folder():
+    return pathlib.Path(os.environ["BATON_TEST_DATA"]) if "BATON_TEST_DATA" in os.environ else None
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory):
+    """The tokenizers of the test data, outside the source tree."""
+    folder = tmp_path_factory.mktemp("tokenizers")
+    with tarfile.open(data_folder() / "tokenizers.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "tokenizers"
+
+
+@pytest.fixture(params=["demo", "stories260K", "gpt2", "smollm2", "mistral-v1", "phi-3"])
+def tokenizer_file(request):
+    if request.param == "demo":
+        path = MODEL / "tokenizer.json"
+        if not path.exists():
+            pytest.skip("skipped: ops/model/tokenizer.json is not there")
+        return path
+    if data_folder() is None:
+        pytest.skip("skipped: BATON_TEST_DATA is not set")
+    if request.param == "stories260K":
+        return data_folder() / "models" / "stories260K" / "tokenizer.json"
+    return request.getfixturevalue("unpacked") / request.param / "tokenizer.json"
+
+
+def random_character(rng):
+    """Any assigned character but NUL, mostly from where text is: scripts beyond Latin, marks, symbols."""
+    while True:
+        top = rng.choice([0x80, 0x800, 0x3000, 0x10000, 0x20000])
+        character = chr(rng.randrange(1, top))
+        if unicodedata.category(character) not in ("Cn", "Cs"):
+            return character
+
+
+def random_text(rng):
+    parts = []
+    for _ in range(rng.randrange(0, 24)):
+        kind = rng.randrange(4)
+        if kind == 0:
+            parts.append(rng.choice(WORDS))
+        elif kind == 1:
+            parts.append(rng.choice(SPACES))
+        elif kind == 2:
+            parts.append("".join(random_character(rng) for _ in range(rng.randrange(1, 6))))
+        else:
+            parts.append("".join(rng.choice("abcXYZ 019,.'!") for _ in range(rng.randrange(1, 12))))
+    return "".join(parts)
+
+
+def baton(path, items, *options):
+    """Runs one `baton tokenize` over many texts; returns its raw answer."""
+    stdin = b"".join(item.encode() + b"\0" for item in items)
+    done = subprocess.run([str(BIN / "baton"), "tokenize", "--tokenizer", str(path), "--zero", *options], input=stdin,
+                          capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def encode(path, texts, *options):
+    return [json.loads(line) for line in baton(path, texts, *options).splitlines()]
+
+
+def decode(path, lists, *options):
+    return baton(path, [json.dumps(ids) for ids in lists], "--decode", *options).decode().split("\0")[:-1]
+
+
+def load(path, special_in_text):
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = not special_in_text
+    return tokenizer
+
+
+def assert_same(got, expected, inputs):
+    assert len(got) == len(inputs)
+    for g, e, i in zip(got, expected, inputs):
+        assert g == e, f"seed {SEED}: {i!r}"
+
+
+@pytest.mark.parametrize("options", [(), ("--no-special",), ("--parse-special",)], ids=lambda o: o[0] if o else "plain")
+def test_ids_are_those_of_hugging_face(tokenizer_file, options):
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    reference = load(tokenizer_file, special_in_text="--parse-special" in options)
+    texts = ["", " ", "a", "\u2581"] + [random_text(rng) for _ in range(TEXTS)]
+    expected = [reference.encode(t, add_special_tokens="--no-special" not in options).ids for t in texts]
+    assert_same(encode(tokenizer_file, texts, *options), expected, texts)
+
+
+def test_text_comes_back_as_from_hugging_face(tokenizer_file):
+    """Ids of a text, whole, and cut at any token that begins and ends a character."""
+    print(f"seed {SEED}")
+    rng = random.Random(SEED)
+    reference = load(tokenizer_file, special_in_text=True)
+    lists = []
+    for _ in range(TEXTS):
+        ids = reference.encode(random_text(rng)).ids
+        cut = ids[rng.randrange(len(ids) + 1):]
+        lists += [ids] + ([cut] if "\ufffd" not in reference.decode(cut) else [])
+    expected = [reference.decode(ids) for ids in lists]
+    assert_same(decode(tokenizer_file, lists), expected, lists)
+    expected = [reference.decode(ids, skip_special_tokens=False) for ids in lists]
+    assert_same(decode(tokenizer_file, lists, "--parse-special"), expected, lists)
+
+
+def test_text_that_is_not_utf8_is_an_error(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+                                "decoder": {"type": "Fuse"}}))
+    for raw in (b"\xff", b"a\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"):
+        done = subprocess.run([str(BIN / "baton"), "tokenize", "--tokenizer", str(path)], input=raw,
+                              capture_output=True, timeout=20, check=False)
+        assert (done.returncode, done.stdout) == (1, b""), raw
+        assert done.stderr == b"baton tokenize: the text is not valid UTF-8\n"
