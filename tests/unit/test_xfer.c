@@ -266,7 +266,8 @@ static void wakeups_p(side *s)
         random = random * 1664525u + 1013904223u;
         uint32_t burst = random >> 29 ? 1 : 1 + (random >> 16) % 40; /* mostly single ones */
         for (; burst > 0 && sent < WAKEUPS; burst--) {
-            uint32_t message[2] = {sent++, burst == 1 || sent == WAKEUPS};
+            bool last = burst == 1 || sent + 1 == WAKEUPS;
+            uint32_t message[2] = {sent++, last};
             send_retry(s, message, sizeof(message));
         }
         wait_count(s, &s->messages, ++bursts);
