@@ -1,12 +1,14 @@
 #include "kernels/dispatch.h"
 
+#include <cpuid.h>
 #include <string.h>
 
 static bool supports_avx2(void)
 {
     __builtin_cpu_init();
+    unsigned eax, ebx, ecx, edx; /* clang 14 has no name for f16c */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
 }
 
 static bool supports_any(void)
