@@ -2,6 +2,7 @@
  *
  * Checked on both sides: by encode, so that a daemon cannot send what its peer refuses, and by
  * decode, so that a core may trust what reaches it to be in range (not to be true). */
+#include "common/base/parse.h"
 #include "proto/codec.h"
 
 #include <math.h>
@@ -58,27 +59,11 @@ static const uint8_t fence_needs[BT_MSG_KIND_END] = {
         }                                                                                          \
     } while (0)
 
-/* Valid UTF-8 without a NUL before the end, and the NUL inside the array. RFC 3629: no overlong
- * forms, no surrogates, nothing above U+10FFFF. */
+/* Valid UTF-8 with its NUL inside the array. */
 static bool text_valid(const char *text, size_t capacity)
 {
-    const uint8_t *s = (const uint8_t *)text;
-    size_t n = strnlen(text, capacity);
-    if (n == capacity) return false;
-    for (size_t i = 0; i < n;) {
-        uint8_t c = s[i];
-        uint32_t tail = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : (c & 0xf0) == 0xe0 ? 2 : 3;
-        if (c >= 0x80 && (c < 0xc2 || c > 0xf4)) return false;
-        if (n - i <= tail) return false;
-        for (uint32_t k = 1; k <= tail; k++)
-            if ((s[i + k] & 0xc0) != 0x80) return false;
-        if (c == 0xe0 && s[i + 1] < 0xa0) return false;
-        if (c == 0xed && s[i + 1] > 0x9f) return false;
-        if (c == 0xf0 && s[i + 1] < 0x90) return false;
-        if (c == 0xf4 && s[i + 1] > 0x8f) return false;
-        i += tail + 1;
-    }
-    return true;
+    size_t bytes = strnlen(text, capacity);
+    return bytes < capacity && bt_utf8_valid(text, bytes);
 }
 
 #define TEXT_VALID(array) text_valid((array), sizeof(array))
