@@ -1,0 +1,167 @@
+/* test_attention.c - every row of the kernel table against the reference, over head dims, KV dtypes,
+ * block sizes and positions; and the promise that a query's bits do not depend on its chunk, the
+ * block size, or what lies in the pool beyond its position. */
+#include "kernels/kv_append/kv_append.h"
+#include "tests/kernels/shapes.h"
+
+#define TOKENS 75u
+#define POOL_BLOCKS 8u
+#define KV_HEADS 2u
+#define GROUP 3u
+#define LAYERS 2u
+
+static const uint32_t block_sizes[] = {16, 32, 64};
+static const uint32_t table[POOL_BLOCKS] = {6, 1, 7, 0, 5, 2, 4, 3};
+
+typedef struct {
+    bt_kv_view kv;
+    uint32_t head_dim;
+    float *k, *v; /* [TOKENS][KV_HEADS][head_dim] */
+    float *q;     /* [TOKENS][KV_HEADS][GROUP][head_dim] */
+    float *o, *expected;
+    void *scratch;
+} fixture;
+
+static size_t query_floats(const fixture *f)
+{
+    return (size_t)TOKENS * KV_HEADS * GROUP * f->head_dim;
+}
+
+/* A pool of NaN, so that a read beyond what was appended shows. */
+static void pool_fill(fixture *f, bt_dtype dtype, uint32_t block_tokens)
+{
+    f->kv.shape = (bt_kv_shape){.dtype = dtype,
+                                .layers = LAYERS,
+                                .kv_heads = KV_HEADS,
+                                .head_dim = f->head_dim,
+                                .block_tokens = block_tokens,
+                                .pool_blocks = POOL_BLOCKS};
+    size_t bytes = bt_kv_pool_bytes(&f->kv.shape);
+    free(f->kv.base);
+    f->kv.base = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    assert_non_null(f->kv.base);
+    memset(f->kv.base, 0xff, bytes);
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        size_t at = (size_t)t * KV_HEADS * f->head_dim;
+        bt_kv_append(&f->kv, 1, table[t / block_tokens], t % block_tokens, f->k + at, f->v + at);
+    }
+}
+
+static fixture fixture_make(bt_rng *rng, uint32_t head_dim)
+{
+    fixture f = {.head_dim = head_dim};
+    f.k = random_floats(rng, (size_t)TOKENS * KV_HEADS * head_dim);
+    f.v = random_floats(rng, (size_t)TOKENS * KV_HEADS * head_dim);
+    f.q = random_floats(rng, query_floats(&f));
+    f.o = random_floats(rng, query_floats(&f));
+    f.expected = random_floats(rng, query_floats(&f));
+    for (size_t i = 0; i < query_floats(&f); i++) f.q[i] *= 4;
+    size_t bytes = bt_attention_scratch_bytes(GROUP, head_dim);
+    f.scratch = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    assert_non_null(f.scratch);
+    return f;
+}
+
+static void fixture_free(fixture *f)
+{
+    free(f->k);
+    free(f->v);
+    free(f->q);
+    free(f->o);
+    free(f->expected);
+    free(f->scratch);
+    free(f->kv.base);
+}
+
+/* All queries of all heads in chunks of at most `chunk`. */
+static void run(const fixture *f, bt_attention_fn *attention, uint32_t chunk, float *ret_o)
+{
+    uint32_t stride = KV_HEADS * GROUP * f->head_dim;
+    for (uint32_t t = 0; t < TOKENS; t += chunk) {
+        for (uint32_t head = 0; head < KV_HEADS; head++) {
+            size_t at = (size_t)t * stride + (size_t)head * GROUP * f->head_dim;
+            const bt_attention op = {.kv = &f->kv,
+                                     .blocks = table,
+                                     .q = f->q + at,
+                                     .o = ret_o + at,
+                                     .layer = 1,
+                                     .kv_head = head,
+                                     .group = GROUP,
+                                     .position = t,
+                                     .count = TOKENS - t < chunk ? TOKENS - t : chunk,
+                                     .q_stride = stride,
+                                     .o_stride = stride};
+            attention(&op, f->scratch);
+        }
+    }
+}
+
+static void test_variants_agree_with_the_reference(void **state)
+{
+    (void)state;
+    bt_rng rng;
+    bt_rng_init(&rng, SEED);
+    for (size_t h = 0; h < COUNT(shape_head_dims); h++) {
+        fixture f = fixture_make(&rng, shape_head_dims[h]);
+        for (size_t d = 0; d < COUNT(shape_kv_dtypes); d++) {
+            pool_fill(&f, shape_kv_dtypes[d], block_sizes[(h + d) % 3]);
+            run(&f, bt_attention_ref, 16, f.expected);
+            for (unsigned v = 0; v < bt_kernels_row_count; v++) {
+                if (!bt_kernels_rows[v]->supported()) continue;
+                run(&f, bt_kernels_rows[v]->attention, 16, f.o);
+                for (size_t i = 0; i < query_floats(&f); i++)
+                    assert_near(f.o[i], f.expected[i], 1e-5);
+            }
+        }
+        fixture_free(&f);
+    }
+}
+
+static void test_chunks_and_block_sizes_change_no_bit(void **state)
+{
+    (void)state;
+    static const uint32_t chunks[] = {1, 2, 5, 16};
+    bt_rng rng;
+    bt_rng_init(&rng, SEED);
+    for (size_t h = 0; h < COUNT(shape_head_dims); h++) {
+        fixture f = fixture_make(&rng, shape_head_dims[h]);
+        for (size_t d = 0; d < COUNT(shape_kv_dtypes); d++) {
+            pool_fill(&f, shape_kv_dtypes[d], 16);
+            run(&f, bt_kernels_best()->attention, 16, f.expected);
+            for (size_t b = 0; b < COUNT(block_sizes); b++) {
+                pool_fill(&f, shape_kv_dtypes[d], block_sizes[b]);
+                for (size_t c = 0; c < COUNT(chunks); c++) {
+                    run(&f, bt_kernels_best()->attention, chunks[c], f.o);
+                    assert_memory_equal(f.o, f.expected, query_floats(&f) * sizeof(float));
+                }
+            }
+        }
+        fixture_free(&f);
+    }
+}
+
+/* With one token, attention is its V, whatever the score. */
+static void test_the_first_token_sees_itself(void **state)
+{
+    (void)state;
+    bt_rng rng;
+    bt_rng_init(&rng, SEED);
+    fixture f = fixture_make(&rng, 64);
+    pool_fill(&f, BT_DTYPE_F32, 32);
+    run(&f, bt_kernels_best()->attention, 1, f.o);
+    for (uint32_t head = 0; head < KV_HEADS * GROUP; head++)
+        for (uint32_t i = 0; i < 64; i++)
+            assert_near(f.o[head * 64 + i], f.v[head / GROUP * 64 + i], 1e-6);
+    fixture_free(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_variants_agree_with_the_reference),
+        cmocka_unit_test(test_chunks_and_block_sizes_change_no_bit),
+        cmocka_unit_test(test_the_first_token_sees_itself),
+    };
+    printf("seed %u\n", SEED);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
