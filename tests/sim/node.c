@@ -456,6 +456,7 @@ void router_start(world *w)
                                .heartbeat_ns = 500 * MS,
                                .daemon_timeout_ns = 2 * SEC,
                                .renew_ns = 1 * SEC,
+                               .retry_wait_ns = 10 * SEC,
                                .eos_ids = {SIM_EOS},
                                .eos_count = 1};
     bt_router_io io = {w, io_send, io_token, io_ended};
