@@ -13,17 +13,6 @@ static bool steps(const d_seq *s)
     return s->state == SEQ_DECODING && !s->in_batch;
 }
 
-/* Who waited longest for a step. */
-static uint32_t next_seq(const bt_decode_core *core)
-{
-    uint32_t best = NONE;
-    for (uint32_t i = 0; i < core->seq_count; i++)
-        if (steps(&core->seqs[i]) &&
-            (best == NONE || core->seqs[i].stepped < core->seqs[best].stepped))
-            best = i;
-    return best;
-}
-
 /* The pool is full in mid-decode: the youngest sequence that no batch holds goes, and R continues
  * it elsewhere or later (H5). */
 static void evict_youngest(bt_decode_core *core)
@@ -41,9 +30,8 @@ static void evict_youngest(bt_decode_core *core)
     core->io.send_router(core->io.ctx, &msg);
 }
 
-/* A block for the next token, beyond the reserve if need be. False if the sequence was evicted
- * itself, or every block it could have is with sequences already in this batch. */
-static bool grow(bt_decode_core *core, uint32_t seq)
+/* A block for the next token, beyond the reserve if need be; the sequence may be evicted itself. */
+static void grow(bt_decode_core *core, uint32_t seq)
 {
     d_seq *s = &core->seqs[seq];
     while (bt_dcore_blocks(core, s->kv_count + 1) > s->block_count) {
@@ -53,34 +41,59 @@ static bool grow(bt_decode_core *core, uint32_t seq)
             continue;
         }
         evict_youngest(core);
-        if (s->state != SEQ_DECODING) return false;
+        if (s->state != SEQ_DECODING) return;
     }
-    return true;
 }
 
-static void batch_fill(bt_decode_core *core)
+/* The sequences that waited longest for a step, at most a batch of them. */
+static uint32_t batch_choose(bt_decode_core *core, uint32_t *ret_chosen)
+{
+    uint32_t count = 0;
+    uint64_t after = 0;
+    while (count < core->config.batch_seqs_max) {
+        uint32_t best = NONE;
+        for (uint32_t i = 0; i < core->seq_count; i++) {
+            const d_seq *s = &core->seqs[i];
+            if (steps(s) && s->stepped > after &&
+                (best == NONE || s->stepped < core->seqs[best].stepped))
+                best = i;
+        }
+        if (best == NONE) break;
+        after = core->seqs[best].stepped;
+        ret_chosen[count++] = best;
+    }
+    return count;
+}
+
+static void batch_add(bt_decode_core *core, uint32_t seq)
 {
     d_batch *batch = &core->batch;
-    batch->count = 0;
-    while (batch->count < core->config.batch_seqs_max) {
-        uint32_t seq = next_seq(core);
-        if (seq == NONE) return;
-        if (!grow(core, seq)) continue;
-        d_seq *s = &core->seqs[seq];
-        s->in_batch = true;
-        s->sampled = false;
-        s->stepped = core->serial++;
-        batch->seq_index[batch->count] = seq;
-        batch->seqs[batch->count++] =
-            (bt_engine_seq){.handle = seq,
-                            .position = s->kv_count,
-                            .token_count = 1,
-                            .tokens = s->tokens + s->kv_count,
-                            .blocks = s->blocks,
-                            .block_count = bt_dcore_blocks(core, s->kv_count + 1),
-                            .sample = true,
-                            .sampling = s->sampling};
-    }
+    d_seq *s = &core->seqs[seq];
+    s->in_batch = true;
+    s->sampled = false;
+    s->stepped = core->serial++;
+    batch->seq_index[batch->count] = seq;
+    batch->seqs[batch->count++] =
+        (bt_engine_seq){.handle = seq,
+                        .position = s->kv_count,
+                        .token_count = 1,
+                        .tokens = s->tokens + s->kv_count,
+                        .blocks = s->blocks,
+                        .block_count = bt_dcore_blocks(core, s->kv_count + 1),
+                        .sample = true,
+                        .sampling = s->sampling};
+}
+
+/* All of them grow before any is added, so that the youngest of all can be the one to go. */
+static void batch_fill(bt_decode_core *core)
+{
+    uint32_t *chosen = core->batch.seq_index;
+    uint32_t count = batch_choose(core, chosen);
+    for (uint32_t i = 0; i < count; i++)
+        if (steps(&core->seqs[chosen[i]])) grow(core, chosen[i]);
+    core->batch.count = 0;
+    for (uint32_t i = 0; i < count; i++) /* seq_index is overwritten only behind i */
+        if (steps(&core->seqs[chosen[i]])) batch_add(core, chosen[i]);
 }
 
 static void batch_release(bt_decode_core *core)

@@ -185,6 +185,7 @@ static void join(bt_decode_core *core, uint32_t seq)
     runs_seal(core, s);
     s->state = SEQ_DECODING;
     s->kv_count = s->token_count;
+    s->stepped = core->serial++;
     bt_dcore_lease_extend(core, s);
     bt_token first = s->first_token;
     bt_dcore_token(core, seq, &first);
