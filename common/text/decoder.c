@@ -134,7 +134,7 @@ static bt_status read_metaspace(const json_t *stage, bt_decoder *decoder, step_t
     bt_prepend prepend;
     if (decoder->fused)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "a Metaspace decoder after Fuse is not supported");
-    bt_status status = bt_json_text(stage, "replacement", &replacement, err);
+    bt_status status = bt_json_member_text(stage, "replacement", &replacement, err);
     if (status == BT_OK) status = bt_prepend_read(stage, &prepend, err);
     if (status != BT_OK) return status;
     strcpy(step->pattern, replacement);

@@ -41,7 +41,8 @@ static bt_status check_text(const json_t *value, const char *key, const char **r
     return BT_OK;
 }
 
-bt_status bt_json_text(const json_t *object, const char *key, const char **ret_text, bt_err *err)
+bt_status bt_json_member_text(const json_t *object, const char *key, const char **ret_text,
+                              bt_err *err)
 {
     return check_text(bt_json_member(object, key), key, ret_text, err);
 }

@@ -20,7 +20,8 @@ bt_status bt_json_flag(const json_t *object, const char *key, bool fallback, boo
                        bt_err *err);
 
 /* A string of 1 to BT_STAGE_TEXT_BYTES_MAX bytes. Lives as long as the object. */
-bt_status bt_json_text(const json_t *object, const char *key, const char **ret_text, bt_err *err);
+bt_status bt_json_member_text(const json_t *object, const char *key, const char **ret_text,
+                              bt_err *err);
 
 /* {"pattern": {"String": …}}: a regular expression is refused. */
 bt_status bt_json_pattern(const json_t *object, const char **ret_text, bt_err *err);

@@ -37,7 +37,7 @@ void bt_text_release(bt_text *text)
 static bt_status read_prepend(const json_t *stage, step_t *step, bt_err *err)
 {
     const char *text;
-    bt_status status = bt_json_text(stage, "prepend", &text, err);
+    bt_status status = bt_json_member_text(stage, "prepend", &text, err);
     if (status == BT_OK) strcpy(step->content, text);
     return status;
 }

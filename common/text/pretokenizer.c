@@ -184,7 +184,7 @@ static bt_status read_metaspace(const json_t *stage, bt_pretokenizer *pretokeniz
 {
     (void)pretokenizer;
     const char *replacement;
-    bt_status status = bt_json_text(stage, "replacement", &replacement, err);
+    bt_status status = bt_json_member_text(stage, "replacement", &replacement, err);
     if (status != BT_OK) return status;
     strcpy(step->replacement, replacement);
     status = bt_prepend_read(stage, &step->prepend, err);
