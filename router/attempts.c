@@ -130,6 +130,7 @@ static bool avoided(const bt_router_entry *r, uint32_t daemon)
 static void note(bt_router_entry *r, bt_refuse_reason refused, const char *who, const char *why)
 {
     r->refused = refused;
+    r->patient = false;
     size_t used = (size_t)snprintf(r->text, sizeof(r->text), "%s: ", who);
     size_t room = sizeof(r->text) - 1 - used, bytes = strlen(why);
     if (bytes > room) {
@@ -353,11 +354,24 @@ static void wait_or_fail(bt_router_core *core, bt_router_entry *r, uint64_t now_
     set_deadline(core, r, at < r->give_up_ns ? at : r->give_up_ns);
 }
 
-/* The choice has refused this request already, and the last word was "full": not at once again. */
-static bool full_again(const bt_router_entry *r, bt_router_choice choice)
+/* What passes by itself, so that the same daemon is worth asking again, but not at once. */
+static bool passes(bt_refuse_reason reason)
+{
+    switch (reason) {
+    case BT_REFUSE_FULL:
+    case BT_REFUSE_DRAINING:  /* its heartbeat is about to say so */
+    case BT_REFUSE_PEER_LOST: /* D knows of a death, or not yet of a pairing, and we will */
+    case BT_REFUSE_INCOMPATIBLE: /* the pair is being probed again; else P tells us */ return true;
+    default: return false;
+    }
+}
+
+/* Nobody is left but daemons that have just said no. */
+static bool must_wait(const bt_router_core *core, const bt_router_entry *r, bt_router_choice choice)
 {
     bool again = avoided(r, choice.prefill) || avoided(r, choice.decode);
-    return again && r->refused == BT_REFUSE_FULL;
+    if (!again || !r->patient) return false;
+    return core->config.retry_wait_ns > 0 || r->refused == BT_REFUSE_FULL;
 }
 
 /* NEXT of table R. The entry may be gone afterwards. */
@@ -366,19 +380,19 @@ static void next_attempt(bt_router_core *core, bt_router_entry *r, retarget_rule
 {
     bt_router_choice choice;
     r->gap_set = 0; /* H5: tokens beyond a gap die with their attempt */
-    /* A full daemon is bounded by time instead, where the operator gave it some. */
-    if (r->refused != BT_REFUSE_FULL || core->config.retry_wait_ns == 0) r->failures++;
+    /* What passes is bounded by time instead, where the operator gave it some. */
+    if (!r->patient || core->config.retry_wait_ns == 0) r->failures++;
     if (r->failures >= core->config.attempts_max) {
         finish(core, r, BT_FINISH_FAILED);
         return;
     }
     if (rule == RETARGET_ALLOWED && can_retarget(core, r) &&
-        choose_for(core, r, r->prefill, &choice) && !full_again(r, choice)) {
+        choose_for(core, r, r->prefill, &choice) && !must_wait(core, r, choice)) {
         retarget(core, r, choice, now_ns);
         return;
     }
     drop_daemons(core, r);
-    if (choose_for(core, r, BT_ROUTER_NONE, &choice) && !full_again(r, choice))
+    if (choose_for(core, r, BT_ROUTER_NONE, &choice) && !must_wait(core, r, choice))
         begin(core, r, choice, now_ns);
     else
         wait_or_fail(core, r, now_ns);
@@ -515,6 +529,7 @@ static void on_refused(bt_router_core *core, bt_router_entry *r, uint32_t daemon
     bt_refuse_reason reason = msg->refused.reason;
     note(r, reason, by_prefill ? "prefill" : "decode",
          msg->refused.text[0] != 0 ? msg->refused.text : bt_refuse_name(reason));
+    r->patient = passes(reason);
     /* KV that is gone says nothing against its daemon. */
     if (reason != BT_REFUSE_UNKNOWN) avoid(r, daemon);
     retarget_rule rule = by_prefill ? RETARGET_NO : RETARGET_ALLOWED;
@@ -561,6 +576,7 @@ void bt_router_request_message(bt_router_core *core, uint32_t daemon, const bt_m
     case BT_MSG_REFUSED: on_refused(core, r, daemon, msg, now_ns); break;
     case BT_MSG_EVICTED:
         note(r, BT_REFUSE_FULL, "decode", "evicted: the pool is full");
+        r->patient = true;
         avoid(r, r->decode);
         next_attempt(core, r, RETARGET_NO, now_ns);
         break;

@@ -23,9 +23,9 @@ typedef struct {
     uint64_t heartbeat_ns;      /* period of ours */
     uint64_t daemon_timeout_ns; /* heartbeats missing for so long: the daemon is dead */
     uint64_t renew_ns;
-    /* How long a request may wait, between attempts, for a pair to be ready or no longer full,
-     * without a token committed. Such waits are bounded by this and not by attempts_max. 0 = it
-     * fails at once (H8). */
+    /* How long a request may wait between attempts, without a token committed, for a pair to be
+     * ready or for a refusal that passes (full, draining, pairing again). Such refusals are bounded
+     * by this and not by attempts_max. 0 = full fails at once (H8). */
     uint64_t retry_wait_ns;
 } bt_router_config;
 

@@ -20,6 +20,7 @@ typedef struct {
     bool no_reserve; /* this attempt ends with its first token: no D */
     bool accepted;   /* D has it all: P's fate no longer matters */
     bool pinned;
+    bool patient;    /* the last refusal passes by itself: worth a wait, and no failure */
     bool first_seen; /* a token of this attempt came */
     bool usage_seen;
     bool p_counted; /* in its P's `assigned` */

@@ -198,10 +198,16 @@ static void plain(fixture *f, uint32_t daemon, const bt_fence *fence, bt_msg_kin
 
 /* -- expectations ------------------------------------------------------------------------------ */
 
+/* Heartbeats, pairing and renewals: not about one request. */
+static bool is_housekeeping(const fixture *f, uint32_t i)
+{
+    return f->sent[i].msg.kind < BT_MSG_PREFILL || f->sent[i].msg.kind == BT_MSG_RENEW;
+}
+
 /* The next message of this kind to this daemon, skipping no other about requests. */
 static const sent_msg *expect_sent(fixture *f, bt_msg_kind kind, uint32_t daemon)
 {
-    while (f->read < f->sent_count && f->sent[f->read].msg.kind < BT_MSG_PREFILL) f->read++;
+    while (f->read < f->sent_count && is_housekeeping(f, f->read)) f->read++;
     if (f->read == f->sent_count)
         fail_msg("nothing more was sent, expected %s to %u", bt_msg_name(kind), daemon);
     const sent_msg *s = &f->sent[f->read++];
@@ -213,7 +219,7 @@ static const sent_msg *expect_sent(fixture *f, bt_msg_kind kind, uint32_t daemon
 
 static void expect_silence(fixture *f)
 {
-    while (f->read < f->sent_count && f->sent[f->read].msg.kind < BT_MSG_PREFILL) f->read++;
+    while (f->read < f->sent_count && is_housekeeping(f, f->read)) f->read++;
     if (f->read < f->sent_count)
         fail_msg("%s to %u was sent", bt_msg_name(f->sent[f->read].msg.kind),
                  f->sent[f->read].daemon);
@@ -684,6 +690,52 @@ static void full_may_wait(void **state)
     drop(f);
 }
 
+/* A pair that is being probed again refuses for a while; that spends time, not attempts. */
+static void refusals_that_pass(void **state)
+{
+    (void)state;
+    bt_router_config config = base_config();
+    config.retry_wait_ns = 3000 * MS;
+    fixture *f = make(&config);
+    fleet(f, 1, 1);
+    submit(f, 1, 6);
+    bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
+    for (uint32_t attempt = 1; attempt <= 4; attempt++) {
+        refused(f, D0, &fence, BT_REFUSE_INCOMPATIBLE);
+        expect_cancels(f, P0, D0, attempt);
+        expect_silence(f); /* not at once */
+        pass(f, 500 * MS);
+        fence = expect_attempt(f, P0, D0, attempt + 1, 0);
+    }
+    tokens(f, D0, &fence, 0, 6);
+    expect_cancels(f, P0, D0, 5);
+    expect_end(f, BT_FINISH_LENGTH, 6, 5);
+    drop(f);
+}
+
+/* A request that kills every daemon it meets is given up, however patient the operator is. */
+static void deaths_are_counted(void **state)
+{
+    (void)state;
+    bt_router_config config = base_config();
+    config.retry_wait_ns = 3000 * MS;
+    fixture *f = make(&config);
+    fleet(f, 1, 1);
+    submit(f, 1, 6);
+    for (uint32_t attempt = 1; attempt <= 3; attempt++) {
+        bt_fence fence = expect_attempt(f, P0, D0, attempt, attempt - 1);
+        tokens(f, D0, &fence, attempt - 1, 1);
+        bt_router_core_daemon_lost(f->core, D0, f->now_ns);
+        expect_sent(f, BT_MSG_CANCEL, P0);
+        if (attempt == 3) break;
+        hello_from(f, D0, 2000 + attempt);
+        pair_status_from(f, P0, D0, true);
+    }
+    expect_end(f, BT_FINISH_FAILED, 3, 3);
+    assert_int_equal(f->end.refused, BT_REFUSE_PEER_LOST);
+    drop(f);
+}
+
 static void progress_timer(void **state)
 {
     (void)state;
@@ -692,9 +744,6 @@ static void progress_timer(void **state)
     bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
     pass(f, 900 * MS);
     first_token(f, P0, &fence, 0, 100); /* starts the timer again, and clears P of blame */
-    f->read = 0;
-    while (f->read < f->sent_count && f->sent[f->read].msg.kind != BT_MSG_RESERVE) f->read++;
-    f->read = f->sent_count;
     uint32_t before = f->sent_count;
     pass(f, 900 * MS);
     assert_int_equal(count_sent(f, before, BT_MSG_RETARGET, P0), 0);
@@ -1106,6 +1155,8 @@ int main(void)
         cmocka_unit_test(attempts_are_bounded),
         cmocka_unit_test(full_is_said_at_once),
         cmocka_unit_test(full_may_wait),
+        cmocka_unit_test(refusals_that_pass),
+        cmocka_unit_test(deaths_are_counted),
         cmocka_unit_test(progress_timer),
         cmocka_unit_test(cancel_in_each_state),
         cmocka_unit_test(cancel_while_waiting),
