@@ -13,6 +13,7 @@ static void carve_tables(bt_arena *arena, bt_prefill_core *core)
     core->prefix = bt_kv_prefix_carve(arena, core->pool, kv->pool_blocks, kv->block_tokens);
     core->dead = bt_attempts_carve(arena, 1024 + core->config.requests_max * 4);
     core->requests = BT_ARENA_NEW(arena, p_request, core->request_count);
+    core->live = BT_ARENA_NEW(arena, uint32_t, core->request_count);
     core->tickets = BT_ARENA_NEW(arena, p_ticket, core->ticket_count);
     core->arenas = BT_ARENA_NEW(arena, p_arena, core->arena_count);
     core->peers = BT_ARENA_NEW(arena, p_peer, BT_PEERS_MAX);
@@ -167,14 +168,21 @@ static void settle(bt_prefill_core *core, uint32_t request)
     if (!t->manifest_sent && bt_pcore_all_sealed(core, r, t)) manifest_send(core, r, t);
 }
 
-/* Does everything that the event before made possible. */
+static void settle_all(bt_prefill_core *core)
+{
+    for (uint32_t i = 0; i < core->live_count; i++) settle(core, core->live[i]);
+}
+
+/* Does everything that the event before made possible: first what costs nothing and is waited for
+ * (tokens, the engine), then packing. */
 static void advance(bt_prefill_core *core)
 {
-    bt_pcore_puts_pump(core);
-    for (uint32_t i = 0; i < core->request_count; i++) settle(core, i);
+    settle_all(core);
     bt_pcore_requests_admit(core);
     bt_pcore_batch_submit(core);
-    bt_pcore_puts_pump(core); /* runs that came from the cache */
+    bt_pcore_puts_pump(core);
+    settle_all(core); /* a handoff without frames, or one whose lane broke */
+    bt_pcore_requests_sweep(core);
 }
 
 static void enter(bt_prefill_core *core, uint64_t now_ns)
@@ -258,10 +266,9 @@ void bt_prefill_core_peer_down(bt_prefill_core *core, uint32_t peer, uint64_t no
         core->stats.tickets_dropped_total++;
         bt_pcore_ticket_drop(core, i);
     }
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        const p_request *r = &core->requests[i];
-        if (r->state != REQUEST_FREE && r->state != REQUEST_LEAVING && r->probe_peer == peer)
-            bt_pcore_request_end(core, i);
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (bt_pcore_alive(r) && r->probe_peer == peer) bt_pcore_request_end(core, core->live[i]);
     }
     for (uint32_t s = 0; s < BT_SLOTS_MAX; s++)
         core->arenas[p->arena].slots[s].owed = false; /* D asks again if it lives */
@@ -313,9 +320,9 @@ uint64_t bt_prefill_core_next_deadline(const bt_prefill_core *core)
 {
     uint64_t next = core->retry_ns;
     bool owned = false;
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        const p_request *r = &core->requests[i];
-        if (r->state == REQUEST_FREE || r->state == REQUEST_LEAVING) continue;
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (!bt_pcore_alive(r)) continue;
         next = earlier(next, r->expires_ns);
         owned |= r->probe_peer == NONE;
     }

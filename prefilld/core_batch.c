@@ -6,22 +6,15 @@
 
 #define RETRY_NS 1000000u /* after submit said AGAIN although no batch of ours is in flight */
 
-static bool wants_chunk(const p_request *r)
-{
-    return r->state == REQUEST_COMPUTING && r->chunk == 0;
-}
-
 /* Highest priority first, then first come. */
 static uint32_t next_request(const bt_prefill_core *core)
 {
     uint32_t best = NONE;
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        const p_request *r = &core->requests[i];
-        if (!wants_chunk(r)) continue;
-        const p_request *b = best == NONE ? NULL : &core->requests[best];
-        if (b == NULL || r->priority > b->priority ||
-            (r->priority == b->priority && r->serial < b->serial))
-            best = i;
+    for (uint32_t i = 0; i < core->live_count; i++) { /* in order of arrival */
+        const p_request *r = &core->requests[core->live[i]];
+        if (r->state == REQUEST_COMPUTING && r->chunk == 0 &&
+            (best == NONE || r->priority > core->requests[best].priority))
+            best = core->live[i];
     }
     return best;
 }

@@ -120,21 +120,11 @@ static void pump_ticket(bt_prefill_core *core, uint32_t ticket)
 /* Oldest request first, so that handoffs end one after the other. */
 void bt_pcore_puts_pump(bt_prefill_core *core)
 {
-    uint64_t after = 0;
-    for (;;) {
-        uint32_t best = NONE;
-        for (uint32_t i = 0; i < core->ticket_count; i++) {
-            const p_ticket *t = &core->tickets[i];
-            if (!t->used || t->request == NONE || t->manifest_sent) continue;
-            const p_request *r = &core->requests[t->request];
-            if (r->finish != BT_FINISH_NONE || r->serial < after) continue;
-            if (best == NONE || r->serial < core->requests[core->tickets[best].request].serial)
-                best = i;
-        }
-        if (best == NONE) return;
-        after = core->requests[core->tickets[best].request].serial + 1;
-        pump_ticket(core, best);
-        if (staging_free(core) == NONE) return;
+    for (uint32_t i = 0; i < core->live_count && staging_free(core) != NONE; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (r->ticket == NONE || r->finish != BT_FINISH_NONE) continue;
+        const p_ticket *t = &core->tickets[r->ticket];
+        if (!t->manifest_sent && t->cells_free != 0) pump_ticket(core, r->ticket);
     }
 }
 

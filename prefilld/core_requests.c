@@ -7,11 +7,11 @@
 
 uint32_t bt_pcore_request_find(const bt_prefill_core *core, const bt_request_id *id)
 {
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        const p_request *r = &core->requests[i];
-        bool live = r->state != REQUEST_FREE && r->state != REQUEST_LEAVING;
-        if (live && r->probe_peer == NONE && memcmp(&r->fence.request, id, sizeof(*id)) == 0)
-            return i;
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (bt_pcore_alive(r) && r->probe_peer == NONE &&
+            bt_request_id_equal(&r->fence.request, id))
+            return core->live[i];
     }
     return NONE;
 }
@@ -77,10 +77,9 @@ void bt_pcore_request_fail(bt_prefill_core *core, uint32_t request, bt_refuse_re
 
 void bt_pcore_all_end(bt_prefill_core *core)
 {
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        p_request *r = &core->requests[i];
-        bool live = r->state != REQUEST_FREE && r->state != REQUEST_LEAVING;
-        if (live && r->probe_peer == NONE) bt_pcore_request_end(core, i);
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (bt_pcore_alive(r) && r->probe_peer == NONE) bt_pcore_request_end(core, core->live[i]);
     }
     for (uint32_t i = 0; i < core->ticket_count; i++) {
         p_ticket *t = &core->tickets[i];
@@ -88,31 +87,37 @@ void bt_pcore_all_end(bt_prefill_core *core)
     }
 }
 
-/* Slots of the table beyond requests_max are for probes, so that a busy daemon can still pair. */
-static uint32_t request_take(bt_prefill_core *core, bool probe)
+void bt_pcore_requests_sweep(bt_prefill_core *core)
 {
-    uint32_t live = 0, unused = NONE;
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        const p_request *r = &core->requests[i];
-        if (r->state == REQUEST_FREE)
-            unused = i;
-        else if (r->probe_peer == NONE)
-            live++;
-    }
-    if (!probe && live >= core->config.requests_max) return NONE;
-    return unused;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < core->live_count; i++)
+        if (core->requests[core->live[i]].state != REQUEST_FREE) core->live[kept++] = core->live[i];
+    core->live_count = kept;
 }
 
-static void request_reset(p_request *r, uint64_t serial)
+/* An unused entry, reset and last on the live list. Entries beyond requests_max are for probes, so
+ * that a busy daemon can still pair. */
+static uint32_t request_take(bt_prefill_core *core, bool probe)
 {
+    uint32_t used = 0, request = 0;
+    bt_pcore_requests_sweep(core);
+    for (uint32_t i = 0; i < core->live_count; i++)
+        used += core->requests[core->live[i]].probe_peer == NONE;
+    if (!probe && used >= core->config.requests_max) return NONE;
+    while (request < core->request_count && core->requests[request].state != REQUEST_FREE)
+        request++;
+    if (request == core->request_count) return NONE;
+    p_request *r = &core->requests[request];
     uint32_t *tokens = r->tokens, *blocks = r->blocks;
     *r = (p_request){.state = REQUEST_WAITING,
-                     .serial = serial,
+                     .serial = core->serial++,
                      .tokens = tokens,
                      .blocks = blocks,
                      .ticket = NONE,
                      .probe_peer = NONE,
                      .expires_ns = UINT64_MAX};
+    core->live[core->live_count++] = request;
+    return request;
 }
 
 /* What no wait can cure. NULL if the work is fine. */
@@ -187,7 +192,6 @@ void bt_pcore_prefill(bt_prefill_core *core, const bt_msg *msg)
         refuse_new(core, fence, BT_REFUSE_FULL, "the prefill daemon is full"); /* H8 */
         return;
     }
-    request_reset(&core->requests[request], core->serial++);
     request_fill(core, &core->requests[request], msg);
     core->stats.requests_total++;
     /* Tickets of older attempts died with them; one of this attempt may have come first. */
@@ -204,7 +208,6 @@ void bt_pcore_probe_start(bt_prefill_core *core, uint32_t peer)
         return;
     }
     p_request *r = &core->requests[request];
-    request_reset(r, core->serial++);
     r->probe_peer = peer;
     r->priority = UINT32_MAX;
     r->max_tokens = 2;
@@ -296,13 +299,11 @@ void bt_pcore_requests_admit(bt_prefill_core *core)
 {
     for (;;) {
         uint32_t best = NONE;
-        for (uint32_t i = 0; i < core->request_count; i++) {
-            const p_request *r = &core->requests[i];
-            if (r->state != REQUEST_WAITING) continue;
-            const p_request *b = best == NONE ? NULL : &core->requests[best];
-            if (b == NULL || r->priority > b->priority ||
-                (r->priority == b->priority && r->serial < b->serial))
-                best = i;
+        for (uint32_t i = 0; i < core->live_count; i++) { /* in order of arrival */
+            const p_request *r = &core->requests[core->live[i]];
+            if (r->state == REQUEST_WAITING &&
+                (best == NONE || r->priority > core->requests[best].priority))
+                best = core->live[i];
         }
         if (best == NONE || !admit(core, best)) return;
     }
@@ -310,19 +311,20 @@ void bt_pcore_requests_admit(bt_prefill_core *core)
 
 void bt_pcore_requests_tick(bt_prefill_core *core)
 {
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        p_request *r = &core->requests[i];
-        if (r->state == REQUEST_FREE || r->state == REQUEST_LEAVING || core->now_ns < r->expires_ns)
-            continue;
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        uint32_t request = core->live[i];
+        const p_request *r = &core->requests[request];
+        if (!bt_pcore_alive(r) || core->now_ns < r->expires_ns) continue;
         core->stats.leases_ended_total++;
         if (r->probe_peer != NONE)
-            bt_pcore_request_fail(core, i, BT_REFUSE_LEASE,
+            bt_pcore_request_fail(core, request, BT_REFUSE_LEASE,
                                   r->ticket == NONE ? "probe: no Ticket came from the peer"
                                                     : "probe: the peer never accepted it");
         else if (r->state == REQUEST_WAITING)
-            bt_pcore_request_fail(core, i, BT_REFUSE_FULL, "no KV blocks came free in time");
+            bt_pcore_request_fail(core, request, BT_REFUSE_FULL, "no KV blocks came free in time");
         else
-            bt_pcore_request_fail(core, i, BT_REFUSE_LEASE, "the pinned KV's lease ended"); /* H3 */
+            bt_pcore_request_fail(core, request, BT_REFUSE_LEASE,
+                                  "the pinned KV's lease ended"); /* H3 */
     }
     bool heard = core->router_heard_ns > 0;
     if (heard && core->now_ns >= core->router_heard_ns + core->config.router_timeout_ns) {

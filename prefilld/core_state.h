@@ -2,7 +2,7 @@
  *
  * WHAT    core.c carves, dispatches and looks at the clock; core_requests.c owns requests and their
  * blocks; core_tickets.c owns tickets, landing slots and Quiesced; core_puts.c moves frames;
- * core_batch.c fills engine batches. FLOW    every event changes state, then bt_pcore_advance does
+ * core_batch.c fills engine batches. FLOW    every event changes state, then advance (core.c) does
  * whatever has become possible. LINKS   objects name each other by index, BT_KV_NONE = none:
  * request <-> ticket <-> landing slot, put -> request, ticket, slot. */
 #ifndef BT_PREFILLD_CORE_STATE_H
@@ -57,7 +57,8 @@ typedef struct {
     uint32_t *next_run;  /* [layers]: runs below are put */
     uint32_t frames_put, frames_sealed;
     bt_kv_digest sum;
-    uint64_t lease_ns, renew_ns, expires_ns;
+    uint64_t renew_every_ns, renew_ns;
+    uint64_t expires_ns; /* of a held one */
 } p_ticket;
 
 /* A landing slot of one D incarnation: survives a new endpoint to the same incarnation, so that
@@ -118,6 +119,8 @@ struct bt_prefill_core {
     bt_kv_prefix *prefix;
     bt_attempts *dead; /* attempts that ended: tombstones and "attempts seen" */
     p_request *requests;
+    uint32_t *live; /* [request_count]: requests that are not FREE, in order of arrival */
+    uint32_t live_count;
     p_ticket *tickets;
     p_arena *arenas;
     p_peer *peers; /* [BT_PEERS_MAX] */
@@ -134,11 +137,14 @@ void bt_pcore_cancel(bt_prefill_core *core, const bt_fence *fence);
 void bt_pcore_probe_start(bt_prefill_core *core, uint32_t peer);
 /* Ends a request without a word: tombstone, ticket dropped, KV freed when nothing touches it. */
 void bt_pcore_request_end(bt_prefill_core *core, uint32_t request);
-/* The same, and says why: Refused to R, or the probe's outcome. */
+/* The same, and says why: Refused to R, or the probe's outcome. Neither takes it off the live list:
+ * bt_pcore_requests_sweep does. */
 void bt_pcore_request_fail(bt_prefill_core *core, uint32_t request, bt_refuse_reason reason,
                            const char *text);
 void bt_pcore_all_end(bt_prefill_core *core);
 void bt_pcore_request_collect(bt_prefill_core *core, uint32_t request);
+/* Takes what became FREE off the live list; the only place that moves entries of it. */
+void bt_pcore_requests_sweep(bt_prefill_core *core);
 void bt_pcore_requests_admit(bt_prefill_core *core);
 void bt_pcore_requests_tick(bt_prefill_core *core);
 /* Live request of R with this id, or NONE. */
@@ -169,6 +175,12 @@ void bt_pcore_put_done(bt_prefill_core *core, uint64_t tag, bt_status status);
 /* core_batch.c */
 void bt_pcore_engine_event(bt_prefill_core *core, const bt_engine_event *event);
 void bt_pcore_batch_submit(bt_prefill_core *core);
+
+/* Not FREE and not LEAVING. */
+static inline bool bt_pcore_alive(const p_request *r)
+{
+    return r->state == REQUEST_WAITING || r->state == REQUEST_COMPUTING || r->state == REQUEST_DONE;
+}
 
 static inline uint32_t bt_pcore_runs(uint32_t tokens)
 {

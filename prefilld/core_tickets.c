@@ -6,6 +6,8 @@
 #include <assert.h>
 #include <string.h>
 
+#define RENEW_MIN_NS 10000000u /* whatever lease D names */
+
 p_slot *bt_pcore_slot(bt_prefill_core *core, uint32_t arena, uint32_t slot)
 {
     assert(arena < core->arena_count && slot < BT_SLOTS_MAX);
@@ -59,7 +61,7 @@ static void join(bt_prefill_core *core, uint32_t request, uint32_t ticket)
     if (r->ticket != NONE) ticket_drop_counted(core, r->ticket);
     r->ticket = ticket;
     t->request = request;
-    t->renew_ns = core->now_ns + t->lease_ns / 3;
+    t->renew_ns = core->now_ns + t->renew_every_ns;
 }
 
 void bt_pcore_ticket_attach(bt_prefill_core *core, uint32_t request)
@@ -77,10 +79,9 @@ void bt_pcore_ticket_attach(bt_prefill_core *core, uint32_t request)
 
 static uint32_t probe_of(const bt_prefill_core *core, uint32_t peer)
 {
-    for (uint32_t i = 0; i < core->request_count; i++) {
-        const p_request *r = &core->requests[i];
-        if (r->state != REQUEST_FREE && r->state != REQUEST_LEAVING && r->probe_peer == peer)
-            return i;
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (bt_pcore_alive(r) && r->probe_peer == peer) return core->live[i];
     }
     return NONE;
 }
@@ -111,12 +112,12 @@ static uint32_t ticket_take(bt_prefill_core *core, uint32_t peer, const bt_msg *
                     .run_first = msg->ticket.run_first,
                     .wire = {.dtype = msg->ticket.wire, .head_dim = core->config.kv.head_dim},
                     .cells_free = (1u << msg->ticket.cell_count) - 1,
-                    .next_run = next_run,
-                    .lease_ns = (uint64_t)msg->ticket.lease_ms * 1000000};
+                    .next_run = next_run};
     t->runs_per_cell = bt_wire_runs_per_cell(&t->wire, core->config.kv.kv_heads,
                                              cell_bytes < piece_bytes ? cell_bytes : piece_bytes);
-    uint64_t held_ns =
-        t->lease_ns < core->config.tombstone_ns ? t->lease_ns : core->config.tombstone_ns;
+    uint64_t lease_ns = (uint64_t)msg->ticket.lease_ms * 1000000;
+    uint64_t held_ns = lease_ns < core->config.tombstone_ns ? lease_ns : core->config.tombstone_ns;
+    t->renew_every_ns = lease_ns / 3 > RENEW_MIN_NS ? lease_ns / 3 : RENEW_MIN_NS;
     t->expires_ns = core->now_ns + held_ns;
     for (uint32_t layer = 0; layer < core->config.kv.layers; layer++)
         next_run[layer] = t->run_first;
@@ -267,7 +268,7 @@ void bt_pcore_tickets_tick(bt_prefill_core *core)
             core->stats.leases_ended_total++;
             ticket_drop_counted(core, i);
         } else if (t->request != NONE && !t->manifest_sent && core->now_ns >= t->renew_ns) {
-            t->renew_ns = core->now_ns + t->lease_ns / 3;
+            t->renew_ns = core->now_ns + t->renew_every_ns;
             bt_msg msg = {.kind = BT_MSG_LEASE_RENEW, .fence = t->fence};
             if (!bt_mutate_no_lease_renew()) core->io.send_peer(core->io.ctx, t->peer, &msg);
         }
