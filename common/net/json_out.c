@@ -49,7 +49,7 @@ static bool reserve(bt_json_out *json, size_t more)
 
 static void put(bt_json_out *json, const char *text, size_t bytes)
 {
-    if (!reserve(json, bytes)) return;
+    if (bytes == 0 || !reserve(json, bytes)) return;
     memcpy(json->data + json->bytes, text, bytes);
     json->bytes += bytes;
 }

@@ -16,11 +16,13 @@ struct bt_link {
     bt_zsock *socket;
     wire wire;
     bt_link_handler handler;
+    uint64_t malformed_total;
 };
 
 typedef struct {
     bool used;
     bt_zaddr address;
+    bt_zaddr replaced; /* of the connection before */
     bt_zpeer peer;
     uint64_t heard; /* order of the last message, to find the quietest */
 } link_peer;
@@ -30,7 +32,7 @@ struct bt_link_server {
     wire wire;
     bt_link_server_handler handler;
     link_peer peers[BT_DAEMONS_MAX];
-    uint64_t clock, malformed_total;
+    uint64_t clock, malformed_total, unwelcome_total;
 };
 
 static bt_status wire_init(wire *w, bt_err *err)
@@ -71,8 +73,9 @@ static void on_client_message(void *arg, const bt_zsock_message *message)
     bt_msg msg;
     bt_err err;
     if (bt_codec_decode(message->data, message->bytes, link->wire.codec, &msg, &err) != BT_OK) {
-        bt_log_warning(NULL, "a message from %s was dropped: %s", bt_zsock_endpoint(link->socket),
-                       err.message);
+        link->malformed_total++;
+        bt_log_debug(NULL, "a message from %s was dropped: %s", bt_zsock_endpoint(link->socket),
+                     err.message);
         return;
     }
     link->handler.on_message(link->handler.arg, &msg);
@@ -125,6 +128,11 @@ bt_status bt_link_send(bt_link *link, const bt_msg *msg, bt_err *err)
     return wire_send(&link->wire, link->socket, NULL, msg, err);
 }
 
+uint64_t bt_link_malformed_total(const bt_link *link)
+{
+    return link->malformed_total;
+}
+
 /* ---- server ---- */
 
 static bool same_address(const bt_zaddr *a, const bt_zaddr *b)
@@ -133,7 +141,8 @@ static bool same_address(const bt_zaddr *a, const bt_zaddr *b)
 }
 
 /* The peer of this connection; else the one of this key, which has connected anew; else a free one. Without keys, when
- * all are used, the quietest gives way: connections that are gone are not told to us. */
+ * all are used, the quietest gives way: connections that are gone are not told to us. NULL if there is none left, or if
+ * the connection was replaced: what it still had on its way comes after the new one's Hello and would be misplaced. */
 static link_peer *peer_of(bt_link_server *server, const bt_zsock_message *message)
 {
     link_peer *same_key = NULL, *unused = NULL, *quietest = NULL;
@@ -145,6 +154,7 @@ static link_peer *peer_of(bt_link_server *server, const bt_zsock_message *messag
             continue;
         }
         if (same_address(&peer->address, message->address)) return peer;
+        if (same_address(&peer->replaced, message->address)) return NULL;
         if (keyed && strcmp(peer->peer.public_key, message->peer->public_key) == 0) same_key = peer;
         if (quietest == NULL || peer->heard < quietest->heard) quietest = peer;
     }
@@ -153,9 +163,10 @@ static link_peer *peer_of(bt_link_server *server, const bt_zsock_message *messag
                       : keyed          ? NULL
                                        : quietest;
     if (peer == NULL) return NULL;
-    peer->used = true;
-    peer->address = *message->address;
-    peer->peer = *message->peer;
+    /* The index goes on with the new connection; a peer that had it before leaves nothing behind. */
+    bt_zaddr replaced = peer == same_key ? peer->address : (bt_zaddr){0};
+    *peer = (link_peer){
+        .used = true, .address = *message->address, .replaced = replaced, .peer = *message->peer};
     return peer;
 }
 
@@ -166,14 +177,12 @@ static void on_server_message(void *arg, const bt_zsock_message *message)
     bt_err err;
     if (bt_codec_decode(message->data, message->bytes, server->wire.codec, &msg, &err) != BT_OK) {
         server->malformed_total++;
-        bt_log_warning(NULL, "a message from '%s' was dropped: %s", message->peer->name,
-                       err.message);
+        bt_log_debug(NULL, "a message from '%s' was dropped: %s", message->peer->name, err.message);
         return;
     }
     link_peer *peer = peer_of(server, message);
     if (peer == NULL) {
-        server->malformed_total++;
-        bt_log_warning(NULL, "'%s' is one peer too many", message->peer->name);
+        server->unwelcome_total++;
         return;
     }
     peer->heard = ++server->clock;
@@ -242,6 +251,11 @@ bt_status bt_link_server_send(bt_link_server *server, uint32_t index, const bt_m
 uint64_t bt_link_server_malformed_total(const bt_link_server *server)
 {
     return server->malformed_total;
+}
+
+uint64_t bt_link_server_unwelcome_total(const bt_link_server *server)
+{
+    return server->unwelcome_total;
 }
 
 /* ---- keys ---- */
