@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define BUCKETS_MIN 16u
+#define ASKS_DOUBLED 6u
 
 /* -- memory ------------------------------------------------------------------------------------ */
 
@@ -18,6 +19,7 @@ static bt_router_core *carve(bt_arena *arena, const bt_router_config *config)
     size_t pairs = (size_t)BT_DAEMONS_MAX * BT_DAEMONS_MAX;
     bt_router_core *core = BT_ARENA_NEW(arena, bt_router_core, 1);
     bt_router_pair *pair = BT_ARENA_NEW(arena, bt_router_pair, pairs);
+    bt_router_ask *asks = BT_ARENA_NEW(arena, bt_router_ask, pairs);
     bt_router_choice *choices = BT_ARENA_NEW(arena, bt_router_choice, pairs);
     bt_request_id *renew_ids = BT_ARENA_NEW(arena, bt_request_id, BT_MSG_RENEW_MAX);
     bt_router_entry *entries = BT_ARENA_NEW(arena, bt_router_entry, config->requests_max);
@@ -27,6 +29,7 @@ static bt_router_core *carve(bt_arena *arena, const bt_router_config *config)
     uint32_t *tokens = bt_arena_take(arena, config->requests_max, tokens_bytes);
     if (core == NULL) return NULL;
     core->pairs = pair;
+    core->asks = asks;
     core->choices = choices;
     core->renew_ids = renew_ids;
     core->entries = entries;
@@ -104,22 +107,33 @@ static void send_pair(bt_router_core *core, bt_msg_kind kind, uint32_t prefill,
     core->io.send(core->io.ctx, prefill, &msg);
 }
 
-static void ask_pair(bt_router_core *core, uint32_t prefill, uint32_t decode)
+static bt_router_ask *ask_at(bt_router_core *core, uint32_t prefill, uint32_t decode)
+{
+    return &core->asks[(size_t)prefill * BT_DAEMONS_MAX + decode];
+}
+
+static void ask_pair(bt_router_core *core, uint32_t prefill, uint32_t decode, uint64_t now_ns)
 {
     bt_router_pair *pair = bt_router_pair_at(core, prefill, decode);
-    if (pair->state == BT_PAIR_NONE) pair->state = BT_PAIR_ASKED;
-    if (pair->state == BT_PAIR_ASKED)
-        send_pair(core, BT_MSG_PAIR, prefill, &core->daemons[decode].hello);
+    bt_router_ask *ask = ask_at(core, prefill, decode);
+    if (pair->state == BT_PAIR_NONE) {
+        pair->state = BT_PAIR_ASKED;
+        *ask = (bt_router_ask){0};
+    }
+    if (pair->state != BT_PAIR_ASKED || now_ns < ask->next_ns) return;
+    ask->next_ns = now_ns + (core->config.renew_ns << ask->count);
+    if (ask->count < ASKS_DOUBLED) ask->count++;
+    send_pair(core, BT_MSG_PAIR, prefill, &core->daemons[decode].hello);
 }
 
 /* Asks for every pair that this daemon makes with the others and that is not decided yet. */
-static void ask_pairs_of(bt_router_core *core, uint32_t daemon)
+static void ask_pairs_of(bt_router_core *core, uint32_t daemon, uint64_t now_ns)
 {
     for (uint32_t other = 0; other < BT_DAEMONS_MAX; other++) {
         if (is_up(core, daemon, BT_ROLE_PREFILL) && is_up(core, other, BT_ROLE_DECODE))
-            ask_pair(core, daemon, other);
+            ask_pair(core, daemon, other, now_ns);
         if (is_up(core, daemon, BT_ROLE_DECODE) && is_up(core, other, BT_ROLE_PREFILL))
-            ask_pair(core, other, daemon);
+            ask_pair(core, other, daemon, now_ns);
     }
 }
 
@@ -156,6 +170,7 @@ static void on_pair_status(bt_router_core *core, uint32_t prefill, const bt_msg 
     }
     /* Both live, and the pair that worked broke: ask again at the next renewal. */
     pair->state = was_ready ? BT_PAIR_ASKED : BT_PAIR_REFUSED;
+    *ask_at(core, prefill, decode) = (bt_router_ask){.next_ns = now_ns};
     if (was_ready) bt_router_requests_pair_down(core, prefill, decode, now_ns);
 }
 
@@ -187,7 +202,10 @@ static void daemon_up(bt_router_core *core, uint32_t daemon, uint64_t now_ns)
         .kind = BT_MSG_WELCOME,
         .welcome = {core->config.incarnation, (uint32_t)(core->config.heartbeat_ns / 1000000)}};
     core->io.send(core->io.ctx, daemon, &welcome);
-    ask_pairs_of(core, daemon);
+    for (uint32_t other = 0; other < BT_DAEMONS_MAX;
+         other++) /* what was asked before may be lost */
+        ask_at(core, daemon, other)->next_ns = ask_at(core, other, daemon)->next_ns = 0;
+    ask_pairs_of(core, daemon, now_ns);
 }
 
 /* A Hello of another incarnation is the death of the one before, on whatever connection: the same
@@ -290,12 +308,12 @@ static void send_renews(bt_router_core *core, uint32_t daemon)
 }
 
 /* Leases of what is in flight, and the pairs whose answer has not come (a message may be lost). */
-static void renew(bt_router_core *core)
+static void renew(bt_router_core *core, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < BT_DAEMONS_MAX; i++) {
         if (!core->daemons[i].up) continue;
         if (core->daemons[i].assigned > 0) send_renews(core, i);
-        if (core->daemons[i].hello.role == BT_ROLE_PREFILL) ask_pairs_of(core, i);
+        if (core->daemons[i].hello.role == BT_ROLE_PREFILL) ask_pairs_of(core, i, now_ns);
     }
 }
 
@@ -326,7 +344,7 @@ void bt_router_core_tick(bt_router_core *core, uint64_t now_ns)
         core->heartbeat_next_ns = now_ns + core->config.heartbeat_ns;
     }
     if (now_ns >= core->renew_next_ns) {
-        renew(core);
+        renew(core, now_ns);
         core->renew_next_ns = now_ns + core->config.renew_ns;
     }
     core->deadline_ns = exact_deadline(core);

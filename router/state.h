@@ -47,6 +47,12 @@ typedef struct {
     bt_token gap[BT_ROUTER_GAP_MAX];
 } bt_router_entry;
 
+/* A PAIR or its answer may be lost, so it is sent again; a probe may also take long, so ever later. */
+typedef struct {
+    uint64_t next_ns;
+    uint32_t count;
+} bt_router_ask;
+
 struct bt_router_core {
     bt_router_config config;
     bt_router_io io;
@@ -57,6 +63,7 @@ struct bt_router_core {
     bt_router_stats stats;
     bt_router_daemon daemons[BT_DAEMONS_MAX];
     bt_router_pair *pairs; /* [BT_DAEMONS_MAX][BT_DAEMONS_MAX]: prefill, decode */
+    bt_router_ask *asks;   /* [BT_DAEMONS_MAX][BT_DAEMONS_MAX]: of pairs in state ASKED */
     bt_router_choice *choices;
     bt_request_id *renew_ids; /* [BT_MSG_RENEW_MAX] */
     bt_router_entry *entries; /* [requests_max] */

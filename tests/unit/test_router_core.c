@@ -971,6 +971,13 @@ static void pairing(void **state)
     pass(f, 400 * MS); /* the answer of P1 is missing: asked again */
     assert_true(count_sent(f, 0, BT_MSG_PAIR, P1) > 1);
     assert_int_equal(count_sent(f, 0, BT_MSG_PAIR, P0), 1);
+    uint32_t before =
+        f->sent_count; /* ever later, since a probe may take long: not at each renewal */
+    pass(f, 4000 * MS);
+    assert_in_range(count_sent(f, before, BT_MSG_PAIR, P1), 1, 5);
+    before = f->sent_count;
+    hello_from(f, P1, 3); /* it connected again */
+    assert_int_equal(count_sent(f, before, BT_MSG_PAIR, P1), 1);
     pair_status_from(f, P1, D0, false);
     assert_true(bt_router_core_settled(f->core));
     const bt_router_pair *pair = bt_router_core_pair(f->core, P1, D0);
