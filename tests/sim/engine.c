@@ -77,7 +77,9 @@ bt_status engine_submit(sim_node *node, const bt_engine_batch *batch)
         memcpy(engine->blocks[i], seq->blocks, seq->block_count * sizeof(uint32_t));
         tokens += seq->token_count;
     }
-    sim_event *event = world_schedule(w, 200000 + tokens * 20000ull, EV_ENGINE, node->index, 0);
+    sim_event *event =
+        world_schedule(w, 200000 + tokens * (w->sc.slow_engine ? 10000000ull : 20000ull), EV_ENGINE,
+                       node->index, 0);
     event->a_incarnation = node->incarnation;
     return BT_OK;
 }

@@ -128,7 +128,7 @@ static void start_decode(sim_node *node)
                                .cell_bytes = cell_bytes(w),
                                .quarantine_max = 3,
                                .reserve_tokens = 8,
-                               .lease_ns = 5 * SEC,
+                               .lease_ns = w->sc.slow_engine ? 600 * MS : 5 * SEC,
                                .cancel_repeat_ns = 300 * MS,
                                .router_timeout_ns = 10 * SEC,
                                .probe_tokens = probe_tokens};
@@ -452,11 +452,11 @@ void router_start(world *w)
                                .requests_max = 16,
                                .attempts_max = 6,
                                .tokens_max = SIM_TOKENS_MAX,
-                               .progress_ns = 4 * SEC,
+                               .progress_ns = w->sc.slow_engine ? 60 * SEC : 4 * SEC,
                                .heartbeat_ns = 500 * MS,
                                .daemon_timeout_ns = 2 * SEC,
                                .renew_ns = 1 * SEC,
-                               .retry_wait_ns = 10 * SEC,
+                               .retry_wait_ns = w->sc.slow_engine ? 60 * SEC : 10 * SEC,
                                .eos_ids = {SIM_EOS},
                                .eos_count = 1};
     bt_router_io io = {w, io_send, io_token, io_ended};

@@ -74,6 +74,8 @@ void scenario_draw(world *w, uint64_t seed)
     s->batch_tokens = 64u << world_random(w, 3);
     s->policy = world_random(w, 2) ? "round_robin" : "least_loaded";
     draw_faults(w);
+    /* Undisturbed prompts that take longer than a lease: only its renewal keeps the grant. */
+    s->slow_engine = scenario_undisturbed(s) && world_random(w, 3) == 0;
     for (uint32_t i = 0; i < s->requests; i++) draw_request(w, i);
     for (uint32_t i = 0; i < s->cancels; i++) {
         uint64_t request = world_random(w, s->requests);

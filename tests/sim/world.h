@@ -46,6 +46,7 @@ typedef struct {
     uint32_t prefills, decodes, requests;
     uint32_t p_block_tokens, d_block_tokens, p_blocks, d_blocks, cell_runs, batch_tokens;
     const char *policy;
+    bool slow_engine;
     /* per 10,000 messages, puts or events; 0 in undisturbed worlds */
     uint32_t loss, duplicate, reorder, corrupt, slow;
     uint32_t crashes, freezes, cancels; /* how many in the whole run */
