@@ -13,7 +13,7 @@ struct bt_generator {
     bt_engine *prefill; /* the same as decode without a handoff */
     bt_engine *decode;
     bt_wire_shape wire;
-    uint32_t chunk_tokens;
+    uint32_t chunk_tokens, context_tokens;
     uint32_t *blocks; /* 0, 1, 2 …: the table of either engine */
     uint8_t *frame;   /* room for one layer of a whole context in wire form */
 };
@@ -24,13 +24,20 @@ static uint32_t table_blocks(const bt_engine *engine, uint32_t tokens)
     return (tokens + block_tokens - 1) / block_tokens;
 }
 
+static uint32_t context_of(const bt_model *model, const bt_generator_config *config)
+{
+    uint32_t context = bt_model_config_of(model)->context_tokens_max;
+    if (context > BT_CONTEXT_TOKENS_MAX) context = BT_CONTEXT_TOKENS_MAX;
+    uint32_t wanted = config->context_tokens_max;
+    return wanted > 0 && wanted < context ? wanted : context;
+}
+
 static bt_status create_engine(const bt_model *model, const bt_generator_config *config,
                                bt_dtype kv_dtype, uint32_t block_tokens, bt_engine **ret_engine,
                                bt_err *err)
 {
-    uint32_t context = bt_model_config_of(model)->context_tokens_max;
+    uint32_t context = context_of(model, config);
     uint32_t chunk = config->chunk_tokens ? config->chunk_tokens : CHUNK_TOKENS_DEFAULT;
-    if (context > BT_CONTEXT_TOKENS_MAX) context = BT_CONTEXT_TOKENS_MAX;
     if (block_tokens == 0)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "blocks of 0 tokens: allowed are 16, 32 and 64");
     const bt_engine_config engine_config = {
@@ -77,8 +84,7 @@ bt_status bt_generator_create(const bt_model *model, const bt_generator_config *
         bt_generator_destroy(self);
         return status;
     }
-    uint32_t context = self->model.context_tokens_max;
-    if (context > BT_CONTEXT_TOKENS_MAX) context = BT_CONTEXT_TOKENS_MAX;
+    uint32_t context = self->context_tokens = context_of(model, config);
     uint32_t blocks = context / 16 + 1, runs = (context + BT_RUN_TOKENS - 1) / BT_RUN_TOKENS;
     self->blocks = malloc(blocks * sizeof(uint32_t));
     size_t frame_bytes =
@@ -127,9 +133,9 @@ static bt_status run_prompt(bt_generator *self, const bt_prompt *prompt,
                             const bt_sampling *sampling, bt_token *ret_token, bt_err *err)
 {
     if (prompt->count == 0) return BT_FAIL(err, BT_ERR_ARGUMENT, "the prompt has no tokens");
-    if (prompt->count > self->model.context_tokens_max)
+    if (prompt->count > self->context_tokens)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "a prompt of %u tokens: the context is %u",
-                       prompt->count, self->model.context_tokens_max);
+                       prompt->count, self->context_tokens);
     for (uint32_t done = 0; done < prompt->count;) {
         uint32_t left = prompt->count - done;
         uint32_t count = left < self->chunk_tokens ? left : self->chunk_tokens;
@@ -194,7 +200,7 @@ bt_status bt_generate(bt_generator *self, const bt_prompt *prompt,
         const bt_token *last = &ret_tokens[count - 1];
         uint32_t position = prompt->count + count - 1;
         if (!options->ignore_eos && is_eos(&self->model, last->id)) break;
-        if (position >= self->model.context_tokens_max) break;
+        if (position >= self->context_tokens) break;
         const bt_engine_seq seq = {.handle = SEQUENCE,
                                    .position = position,
                                    .token_count = 1,

@@ -15,11 +15,12 @@
 #include "common/engine/engine.h"
 
 typedef struct {
-    const char *backend;   /* NULL = "cpu" */
-    bt_dtype kv_dtype;     /* of the engine that decodes; NONE = the backend's default */
-    uint32_t block_tokens; /* of the same */
-    uint32_t threads;      /* of each engine; 0 = one for each core */
-    uint32_t chunk_tokens; /* prefill chunk; 0 = 256 */
+    const char *backend;         /* NULL = "cpu" */
+    bt_dtype kv_dtype;           /* of the engine that decodes; NONE = the backend's default */
+    uint32_t block_tokens;       /* of the same */
+    uint32_t threads;            /* of each engine; 0 = one for each core */
+    uint32_t chunk_tokens;       /* prefill chunk; 0 = 256 */
+    uint32_t context_tokens_max; /* prompt + output that the pools must hold; 0 = the model's */
 
     bool handoff;
     bt_dtype prefill_kv_dtype; /* NONE = kv_dtype */

@@ -179,6 +179,8 @@ static bt_status generate(options *o, bt_err *err)
     resolve_raw(o, bt_model_config_of(prompt.model));
     uint32_t context = bt_model_config_of(prompt.model)->context_tokens_max, count = 0;
     if (o->generate.max_tokens > context) o->generate.max_tokens = context;
+    if (prompt.count <= context)
+        o->config.context_tokens_max = prompt.count + o->generate.max_tokens;
     status = bt_generator_create(prompt.model, &o->config, &generator, err);
     if (status == BT_OK) {
         tokens = calloc(o->generate.max_tokens, sizeof(*tokens));

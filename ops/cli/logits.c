@@ -48,13 +48,15 @@ static void print_logits(const float *logits, uint32_t vocab)
     puts("]");
 }
 
-static bt_status compute(const options *o, bt_err *err)
+static bt_status compute(options *o, bt_err *err)
 {
     bt_cli_prompt prompt;
     bt_generator *generator = NULL;
     const float *logits = NULL;
     bt_status status = bt_cli_prompt_open(o->model, o->prompt, o->ids, &prompt, err);
     if (status != BT_OK) return status;
+    if (prompt.count <= bt_model_config_of(prompt.model)->context_tokens_max)
+        o->config.context_tokens_max = prompt.count;
     status = bt_generator_create(prompt.model, &o->config, &generator, err);
     if (status == BT_OK) {
         const bt_prompt ids = {.ids = prompt.ids, .count = prompt.count};
