@@ -48,7 +48,7 @@ typedef struct {
     uint32_t sender;
     uint32_t sequence;
     bool wants_reply;
-    bool is_last; /* the sender has all its replies: the receiver may go */
+    bool is_last; /* see finish_if_done */
     uint8_t padding[100];
 } burst_message;
 
@@ -59,6 +59,7 @@ typedef struct {
     bt_loop_timer *tick, *give_up;
     uint64_t ticks, received, out_of_order, refused_replies;
     uint32_t next[SENDERS];
+    uint32_t finished;
     bool gave_up;
 } receiver;
 
@@ -69,6 +70,7 @@ typedef struct {
     bt_loop_timer *tick, *give_up;
     uint32_t next[SENDERS];
     uint64_t again, asked, replies;
+    uint32_t finished; /* senders whose last message is out */
     unsigned seed;
     bool gave_up;
 } sender;
@@ -81,7 +83,7 @@ static void receiver_takes(void *arg, const bt_zsock_message *m)
     memcpy(&message, m->data, sizeof(message));
     assert_true(message.sender < SENDERS);
     if (message.is_last) {
-        bt_loop_stop(r->loop);
+        if (++r->finished == SENDERS) bt_loop_stop(r->loop);
         return;
     }
     assert_string_equal(m->peer->name, message.sender == 0 ? "p0" : "d0");
@@ -106,14 +108,18 @@ static void receiver_gives_up(void *arg)
     bt_loop_stop(r->loop);
 }
 
-/* A DEALER whose connection breaks forgets what it has not read, so the sender leaves first. */
+/* A DEALER whose connection breaks forgets what it has not read, so the senders leave first: the
+ * last message of each says that it has all its replies. */
 static void finish_if_done(sender *s)
 {
     if (s->next[0] + s->next[1] < BURST_MESSAGES || s->replies < s->asked) return;
     burst_message message = {.is_last = true};
-    if (bt_zsock_send(s->socket[0], NULL, &message, sizeof(message), NULL) == BT_OK) {
-        bt_loop_stop(s->loop);
+    while (s->finished < SENDERS) {
+        bt_zsock *socket = s->socket[s->finished];
+        if (bt_zsock_send(socket, NULL, &message, sizeof(message), NULL) != BT_OK) return;
+        s->finished++;
     }
+    bt_loop_stop(s->loop);
 }
 
 static void sender_takes(void *arg, const bt_zsock_message *m)
