@@ -5,6 +5,7 @@
 
 static const char p_to_d[] = "baton seal, prefill to decode";
 static const char d_to_p[] = "baton seal, decode to prefill";
+static const char digests[] = "baton KV digests";
 
 static void derive(const uint8_t secret[BT_KEY_BYTES], const char *label,
                    uint8_t ret_key[BT_KEY_BYTES])
@@ -24,6 +25,7 @@ void bt_seal_init(bt_seal *seal, const uint8_t secret[BT_KEY_BYTES], bt_role rol
     seal->role = role;
     derive(secret, role == BT_ROLE_PREFILL ? p_to_d : d_to_p, seal->send_key);
     derive(secret, role == BT_ROLE_PREFILL ? d_to_p : p_to_d, seal->open_key);
+    derive(secret, digests, seal->digest_key);
 }
 
 bool bt_seal_allows(bt_role sender, bt_msg_kind kind)

@@ -15,6 +15,7 @@ typedef struct {
     bt_role role; /* ours: PREFILL or DECODE */
     uint8_t send_key[BT_KEY_BYTES];
     uint8_t open_key[BT_KEY_BYTES];
+    uint8_t digest_key[BT_KEY_BYTES]; /* of the pair's KV digests, the same on both sides */
 } bt_seal;
 
 /* Room for any sealed message. */
