@@ -1,0 +1,20 @@
+/* metrics.h - the decode daemon's series, filled from its core's stats. */
+#ifndef BT_DECODED_METRICS_H
+#define BT_DECODED_METRICS_H
+
+#include "common/base/metrics.h"
+#include "decoded/core.h"
+
+typedef struct {
+    bt_gauge *blocks[3]; /* free, cached, held */
+    bt_gauge *slots[3];  /* free, held, quarantined */
+    bt_gauge *running, *waiting;
+    bt_counter *requests, *refused, *tokens, *steps, *prefill_tokens, *probe_tokens, *cached_tokens,
+        *frames, *frames_bad, *stale, *quarantines, *evicted, *leases_ended, *foreign_messages;
+} bt_decode_metrics;
+
+void bt_decode_metrics_open(bt_decode_metrics *metrics, bt_metrics *registry, const bt_kv_shape *kv,
+                            uint64_t arena_bytes);
+void bt_decode_metrics_update(bt_decode_metrics *metrics, const bt_decode_stats *stats);
+
+#endif

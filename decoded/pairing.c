@@ -1,0 +1,181 @@
+#include "decoded/pairing.h"
+
+#include "common/base/log.h"
+#include "proto/fingerprint.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+bt_pairing *bt_pairings_at(bt_pairings *pairings, uint32_t index)
+{
+    assert(index < BT_PEERS_MAX);
+    return &pairings->list[index];
+}
+
+bt_pairing *bt_pairings_find(bt_pairings *pairings, uint64_t p_incarnation)
+{
+    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
+        bt_pairing *pairing = &pairings->list[i];
+        if (pairing->used && pairing->hello.incarnation == p_incarnation) return pairing;
+    }
+    return NULL;
+}
+
+static void close_endpoint(bt_pairing *pairing)
+{
+    bt_xfer_disconnect(pairing->peer);
+    bt_process_watch_close(pairing->watch);
+    pairing->peer = NULL;
+    pairing->watch = NULL;
+    pairing->up = false;
+}
+
+static void on_death(void *arg)
+{
+    bt_pairing *pairing = arg;
+    bt_log_warning(NULL, "prefill daemon %s (process %u) is dead", pairing->hello.name,
+                   pairing->hello.process_pid);
+    if (pairing->up)
+        bt_decode_core_peer_dead(pairing->owner->core, pairing->index, bt_loop_now_ns());
+    close_endpoint(pairing);
+    pairing->used = false;
+    bt_worker_arm(pairing->owner->worker);
+}
+
+static void refuse(bt_pairings *pairings, uint32_t link, const bt_hello *hello, const char *reason)
+{
+    bt_log_error(NULL, "pair with %s refused: %s", hello->name, reason);
+    bt_msg msg = {.kind = BT_MSG_PAIR_REFUSE};
+    snprintf(msg.pair_refuse.reason, sizeof(msg.pair_refuse.reason), "%s", reason);
+    bt_link_server_send(pairings->server, link, &msg, NULL);
+}
+
+static bt_pairing *pairing_for(bt_pairings *pairings, const bt_hello *hello)
+{
+    bt_pairing *pairing = bt_pairings_find(pairings, hello->incarnation);
+    if (pairing != NULL) {
+        if (pairing->up) bt_decode_core_peer_lost(pairings->core, pairing->index, bt_loop_now_ns());
+        close_endpoint(pairing);
+        return pairing;
+    }
+    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
+        if (!pairings->list[i].used) return &pairings->list[i];
+    }
+    return NULL;
+}
+
+static void accept_pair(bt_pairings *pairings, bt_pairing *pairing,
+                        const uint8_t secret[BT_KEY_BYTES])
+{
+    bt_worker *worker = pairings->worker;
+    bt_msg msg = {.kind = BT_MSG_PAIR_ACCEPT};
+    msg.pair_accept.hello = worker->hello;
+    msg.pair_accept.wire = pairing->wire;
+    msg.pair_accept.slot_count = pairings->slot_count;
+    msg.pair_accept.cell_count = pairings->cell_count;
+    msg.pair_accept.cell_bytes = pairings->cell_bytes;
+    msg.pair_accept.arena_address = (uint64_t)(uintptr_t)pairings->arena;
+    memcpy(msg.pair_accept.secret, secret, BT_KEY_BYTES);
+    bt_xfer_worker_address(worker->xfer, &msg.pair_accept.worker_address,
+                           &msg.pair_accept.worker_address_bytes);
+    bt_xfer_arena_rkey(worker->xfer, &msg.pair_accept.rkey, &msg.pair_accept.rkey_bytes);
+    bt_err err;
+    if (bt_link_server_send(pairings->server, pairing->link, &msg, &err) != BT_OK)
+        bt_log_warning(NULL, "PAIR_ACCEPT to %s was not sent: %s", pairing->hello.name,
+                       err.message);
+}
+
+static void on_pair_hello(bt_pairings *pairings, uint32_t link, const bt_msg *msg)
+{
+    bt_worker *worker = pairings->worker;
+    const bt_hello *hello = &msg->pair_hello.hello;
+    bt_dtype wire;
+    bt_err err;
+    if (bt_fingerprint_agree(hello, &worker->hello, msg->pair_hello.wire_wanted, &wire, &err) !=
+        BT_OK) {
+        refuse(pairings, link, hello, err.message);
+        return;
+    }
+    bt_pairing *pairing = pairing_for(pairings, hello);
+    if (pairing == NULL) {
+        refuse(pairings, link, hello, "no room for another pair");
+        return;
+    }
+    pairing->hello = *hello;
+    pairing->wire = wire;
+    pairing->link = link;
+    if (bt_xfer_connect(worker->xfer, msg->pair_hello.worker_address,
+                        msg->pair_hello.worker_address_bytes, worker->hello.incarnation,
+                        &pairing->peer, &err) != BT_OK) {
+        pairing->used = false;
+        refuse(pairings, link, hello, err.message);
+        return;
+    }
+    pairing->used = true;
+    bt_process process = {
+        .host = hello->process_host, .start = hello->process_start, .pid = hello->process_pid};
+    if (bt_process_watch_open(worker->loop, &process, on_death, pairing, &pairing->watch, &err) !=
+        BT_OK)
+        bt_log_info(NULL, "the death of %s cannot be proven from here: %s", hello->name,
+                    err.message);
+    uint8_t secret[BT_KEY_BYTES];
+    bt_random_bytes(secret, sizeof(secret));
+    bt_seal_init(&pairing->seal, secret, BT_ROLE_DECODE);
+    accept_pair(pairings, pairing, secret);
+    memset(secret, 0, sizeof(secret));
+}
+
+static void on_pair_status(bt_pairings *pairings, uint32_t link, const bt_msg *msg)
+{
+    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
+        bt_pairing *pairing = &pairings->list[i];
+        if (!pairing->used || pairing->up || pairing->link != link) continue;
+        if (msg->pair_status.d_incarnation != pairings->worker->hello.incarnation) continue;
+        pairing->up = true;
+        bt_decode_peer info = {.p_incarnation = pairing->hello.incarnation,
+                               .weights_digest = pairing->hello.weights_digest,
+                               .wire = pairing->wire,
+                               .kv_dtype = pairing->hello.kv_dtype};
+        bt_log_info(NULL, "pair with %s: %s, %.2f GB/s, wire %s", pairing->hello.name,
+                    msg->pair_status.transport, msg->pair_status.mb_per_s / 1000.0,
+                    bt_dtype_name(pairing->wire));
+        bt_decode_core_peer_up(pairings->core, i, &info, bt_loop_now_ns());
+    }
+}
+
+static void on_message(void *arg, uint32_t link, const bt_msg *msg)
+{
+    bt_pairings *pairings = arg;
+    if (bt_link_server_role(pairings->server, link) != BT_ROLE_PREFILL) return;
+    if (msg->kind == BT_MSG_PAIR_HELLO) on_pair_hello(pairings, link, msg);
+    if (msg->kind == BT_MSG_PAIR_STATUS) on_pair_status(pairings, link, msg);
+    bt_worker_arm(pairings->worker);
+}
+
+bt_status bt_pairings_open(bt_pairings *pairings, bt_worker *worker, const char *endpoint,
+                           bt_err *err)
+{
+    pairings->worker = worker;
+    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
+        pairings->list[i].owner = pairings;
+        pairings->list[i].index = i;
+    }
+    bt_link_server_handler handler = {.arg = pairings, .on_message = on_message};
+    bt_status status =
+        bt_link_server_open(worker->zctx, worker->loop, endpoint, &handler, &pairings->server, err);
+    if (status != BT_OK) return status;
+    snprintf(worker->hello.pair_endpoint, sizeof(worker->hello.pair_endpoint), "%s",
+             bt_link_server_endpoint(pairings->server));
+    if (worker->keys.public_key[0] != '\0')
+        bt_link_key_bytes(worker->keys.public_key, worker->hello.curve_public);
+    return BT_OK;
+}
+
+void bt_pairings_finish(bt_pairings *pairings)
+{
+    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
+        if (pairings->list[i].used) close_endpoint(&pairings->list[i]);
+    }
+    bt_link_server_close(pairings->server);
+}
