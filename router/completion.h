@@ -1,0 +1,49 @@
+/* completion.h - one POST /v1/completions from accepted to answered: tokens in, text and JSON out.
+ *
+ * WHAT    A job has one choice for each prompt, each a request of the core. Tokens become text (detok.h), text passes the
+ *         stop strings (stop.h), and what is safe to send goes out: as server-sent events, or as one answer at the end.
+ * ENDING  The job owns its HTTP exchange until it replied, ended the stream or was told that the client is gone. When the
+ *         last choice has ended the job frees itself.
+ * BOUNDS  A client that reads too slowly makes its text wait here, BT_COMPLETION_PENDING_MAX at most; then the job is
+ *         cancelled and the connection cut.
+ * THREAD  The loop's. */
+#ifndef BT_ROUTER_COMPLETION_H
+#define BT_ROUTER_COMPLETION_H
+
+#include "common/net/http_server.h"
+#include "common/net/json_out.h"
+#include "router/core.h"
+#include "router/request.h"
+
+#define BT_COMPLETION_PENDING_MAX (1u << 20)
+
+typedef struct bt_completion bt_completion;
+
+typedef struct {
+    bt_router_core *core;
+    const char *model;
+    uint64_t (*now_ns)(void);
+    bt_json_out json; /* scratch of the answers */
+    uint32_t jobs;    /* now */
+    /* Called when a choice's first token was committed, and when one ended. May be NULL. */
+    void *arg;
+    void (*on_first_token)(void *arg, uint64_t since_ns);
+    void (*on_token)(void *arg, uint64_t since_ns);
+    void (*on_end)(void *arg, const bt_router_end *end, uint64_t since_ns);
+} bt_completions;
+
+/* Submits every prompt; answers the exchange itself if one is refused (H8: 429, 503 or 400 at once). Takes the request's
+ * memory. */
+void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange,
+                         const bt_tokenizer *tokenizer, bt_completion_request *request);
+/* The io calls of the core; user is what start gave it. */
+void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, bool eos);
+void bt_completion_ended(uint64_t user, const bt_router_end *end);
+/* Of the HTTP server. */
+void bt_completion_gone(bt_completion *job);
+void bt_completion_writable(bt_completion *job);
+
+/* {"error": {…}} with the status, and Retry-After for 429 and 503. */
+void bt_api_error_reply(bt_http_exchange *exchange, bt_json_out *json, const bt_api_error *error);
+
+#endif

@@ -1,0 +1,58 @@
+#include "router/config.h"
+
+#include "common/base/log.h"
+
+#define FIELD(field) BT_CONFIG_FIELD(bt_router_options, field)
+
+/* clang-format off */
+static const bt_config_key keys[] = {
+    {"router", "name", BT_CONFIG_STRING, FIELD(name), .default_text = "router", .doc = "Name of this daemon in logs."},
+    {"router", "model", BT_CONFIG_PATH, FIELD(model),
+     .doc = "Hugging Face folder: config.json and tokenizer.json are read, weights are not."},
+    {"router", "model_name", BT_CONFIG_STRING, FIELD(model_name), .default_text = "",
+     .doc = "Name of the model in the API; empty: the folder's."},
+    {"router", "http_listen", BT_CONFIG_STRING, FIELD(http_listen), .default_text = "127.0.0.1:8000",
+     .doc = "Address of the OpenAI endpoint; port 0: any free one."},
+    {"router", "control_listen", BT_CONFIG_STRING, FIELD(control_listen), .default_text = "tcp://127.0.0.1:0",
+     .doc = "ZeroMQ endpoint of the prefill and decode daemons."},
+    {"router", "key_file", BT_CONFIG_SECRET, FIELD(key_file), .default_text = "",
+     .doc = "Our own CURVE key pair, as `baton keygen` prints it; may be empty on loopback only."},
+    {"router", "keys_file", BT_CONFIG_PATH, FIELD(keys_file), .default_text = "",
+     .doc = "Who may talk to us: lines of public key, role, name."},
+    {"router", "policy", BT_CONFIG_STRING, FIELD(policy), .default_text = "least_loaded",
+     .doc = "How (prefill, decode) is chosen: round_robin, least_loaded."},
+    {"router", "requests", BT_CONFIG_U32, FIELD(requests_max), .default_text = "256", .min = 1, .max = 65536,
+     .doc = "Requests in flight at once; one more is answered 429."},
+    {"router", "attempts", BT_CONFIG_U32, FIELD(attempts_max), .default_text = "4", .min = 1, .max = 64,
+     .doc = "How often a request is tried, the first time included."},
+    {"router", "context_tokens", BT_CONFIG_U32, FIELD(context_tokens), .default_text = "0", .max = BT_CONTEXT_TOKENS_MAX,
+     .doc = "Longest prompt and output together; 0: as long as the model allows."},
+    {"router", "connections", BT_CONFIG_U32, FIELD(connections_max), .default_text = "1024", .min = 1, .max = 65536,
+     .doc = "HTTP connections at once."},
+    {"router", "body_bytes", BT_CONFIG_BYTES, FIELD(body_bytes_max), .default_text = "4MiB", .min = 1024, .max = 1u << 30,
+     .doc = "Largest HTTP body."},
+    {"router", "log_level", BT_CONFIG_ENUM, FIELD(log_level), .default_text = "info", .choices = bt_log_level_names,
+     .reloadable = true, .doc = "Least important lines that are logged."},
+    {"router", "progress", BT_CONFIG_DURATION, FIELD(progress_ns), .default_text = "30s", .min = 100000000,
+     .max = 3600000000000, .doc = "An attempt without any message for so long has failed."},
+    {"router", "heartbeat", BT_CONFIG_DURATION, FIELD(heartbeat_ns), .default_text = "500ms", .min = 10000000,
+     .max = 60000000000, .doc = "Period of our heartbeat to the daemons."},
+    {"router", "daemon_timeout", BT_CONFIG_DURATION, FIELD(daemon_timeout_ns), .default_text = "3s", .min = 100000000,
+     .max = 3600000000000, .doc = "A daemon without heartbeat for so long is dead."},
+    {"router", "renew", BT_CONFIG_DURATION, FIELD(renew_ns), .default_text = "2s", .min = 100000000, .max = 3600000000000,
+     .doc = "Period in which leases of our requests are renewed."},
+    {"router", "drain_timeout", BT_CONFIG_DURATION, FIELD(drain_ns), .default_text = "2s", .max = 3600000000000,
+     .doc = "On SIGTERM, time for the requests in flight to end."},
+};
+/* clang-format on */
+
+static const bt_config_table table = {.keys = keys,
+                                      .key_count = sizeof(keys) / sizeof(keys[0]),
+                                      .struct_bytes = sizeof(bt_router_options)};
+
+const bt_daemon_spec bt_router_spec = {
+    .name = "baton-router",
+    .summary =
+        "Takes prompts over HTTP, assigns prefill and decode daemons and streams the answers.",
+    .table = &table,
+};
