@@ -39,7 +39,8 @@ static const char help[] =
     "`ready http://127.0.0.1:PORT` once every pair has passed its probe. SIGTERM or Ctrl-C ends "
     "it.\n\n"
     "  --model DIR               Hugging Face checkpoint folder (default: the demo model)\n"
-    "  --name NAME               model name in the API (default: the folder's name)\n"
+    "  --name NAME               model name in the API (default: the folder's name, baton-demo for "
+    "the demo)\n"
     "  --prefill N, --decode M   how many daemons of each role (default 1 and 1, at most 16)\n"
     "  --port P                  HTTP port on 127.0.0.1 (default: a free one)\n"
     "  --policy NAME             routing policy: round_robin, least_loaded\n"
@@ -135,14 +136,21 @@ static int parse_options(int argc, char **argv, up_options *o)
                                           {"state", 1, NULL, STATE},
                                           {"no-restart", 0, NULL, NO_RESTART},
                                           {NULL, 0, NULL, 0}};
-    *o = (up_options){.prefills = 1, .decodes = 1, .restart = true};
+    *o = (up_options){.prefills = 1, .decodes = 1, .restart = true, .name = "baton-demo"};
     default_model(o->model);
+    bool named = false;
     opterr = 0;
     optind = 1;
     for (int c; (c = getopt_long(argc, argv, ":", table, NULL)) != -1;) {
         switch (c) {
-        case MODEL: snprintf(o->model, sizeof(o->model), "%s", optarg); break;
-        case NAME: o->name = optarg; break;
+        case MODEL:
+            snprintf(o->model, sizeof(o->model), "%s", optarg);
+            if (!named) o->name = NULL;
+            break;
+        case NAME:
+            o->name = optarg;
+            named = true;
+            break;
         case PREFILL:
             if (!parse_number(optarg, 1, 16, &o->prefills))
                 return usage_error("--prefill is 1 to 16, not '%s'", optarg);
