@@ -41,6 +41,8 @@ static const bt_config_key keys[] = {
      .max = 3600000000000, .doc = "A daemon without heartbeat for so long is dead."},
     {"router", "renew", BT_CONFIG_DURATION, FIELD(renew_ns), .default_text = "2s", .min = 100000000, .max = 3600000000000,
      .doc = "Period in which leases of our requests are renewed."},
+    {"router", "retry_wait", BT_CONFIG_DURATION, FIELD(retry_wait_ns), .default_text = "10s", .max = 3600000000000,
+     .doc = "How long a request waits for a daemon to come back or to have room before it fails."},
     {"router", "drain_timeout", BT_CONFIG_DURATION, FIELD(drain_ns), .default_text = "2s", .max = 3600000000000,
      .doc = "On SIGTERM, time for the requests in flight to end."},
 };

@@ -485,6 +485,7 @@ static bt_status create_core(bt_router *router, bt_err *err)
                                .heartbeat_ns = o->heartbeat_ns,
                                .daemon_timeout_ns = o->daemon_timeout_ns,
                                .renew_ns = o->renew_ns,
+                               .retry_wait_ns = o->retry_wait_ns,
                                .eos_count = model->eos_count};
     memcpy(config.eos_ids, model->eos_ids, sizeof(config.eos_ids));
     bt_random_bytes(&config.incarnation, sizeof(config.incarnation));

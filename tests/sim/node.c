@@ -268,7 +268,10 @@ static void node_message(world *w, sim_event *event, sim_node *node, const bt_ms
     if (msg->kind == BT_MSG_PAIR || msg->kind == BT_MSG_UNPAIR) {
         for (uint32_t d = SIM_PREFILL_MAX; d < SIM_NODES_MAX; d++) {
             if (w->nodes[d].incarnation != msg->pair.d_incarnation) continue;
-            if (msg->kind == BT_MSG_PAIR) {
+            bool paired = node->peer[d].up && node->peer[d].incarnation == msg->pair.d_incarnation;
+            if (msg->kind == BT_MSG_PAIR && paired) {
+                node->peer[d].reported = false; /* asked again: tell again, once it is decided */
+            } else if (msg->kind == BT_MSG_PAIR) {
                 sim_event *pairing =
                     world_schedule(w, 1 * MS + world_random(w, 5 * MS), EV_PAIR, node->index, d);
                 pairing->a_incarnation = node->incarnation;
