@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import signal
 import subprocess
 import tempfile
@@ -47,20 +48,21 @@ class Fleet:
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.url = None
 
+    def readable(self):
+        return bool(select.select([self.process.stdout], [], [], 0.05)[0])
+
     def wait_ready(self):
         """Reads the `ready URL` line; fails with the log if the fleet does not come up."""
         deadline = time.monotonic() + READY_SECONDS
-        os.set_blocking(self.process.stdout.fileno(), False)
         text = ""
         while time.monotonic() < deadline:
-            text += self.process.stdout.read() or ""
+            text += (os.read(self.process.stdout.fileno(), 4096) if self.readable() else b"").decode()
             match = re.search(r"^ready (http://127\.0\.0\.1:(\d+))$", text, re.M)
             if match:
                 self.url, self.port = match.group(1), int(match.group(2))
                 return self
             if self.process.poll() is not None:
                 break
-            time.sleep(0.02)
         raise AssertionError(f"the fleet is not ready (exit {self.process.poll()})\n{self.log_text()}")
 
     def log_text(self):

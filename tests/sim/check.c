@@ -126,9 +126,6 @@ void check_final(world *w)
             bt_decode_core_stats(node->decode, &s);
             w->stale += s.stale_total;
             w->quarantines += s.quarantines_total;
-            if (scenario_undisturbed(&w->sc) && s.leases_ended_total > 0)
-                world_fail(w, "H3: %llu leases of node %u ended in an undisturbed world",
-                           (unsigned long long)s.leases_ended_total, i);
             if (s.blocks_held + s.slots_held + s.slots_quarantined + s.running + s.waiting != 0)
                 world_fail(w,
                            "H3: idle node %u holds %u blocks, %u slots, %u quarantined, %u "
