@@ -4,7 +4,12 @@
  * takes 8 columns, so that 8 independent sums hide the latency of the FMA. 16-bit weights are
  * widened in registers. Tiling never changes a sum: each (row, column) has one accumulator that
  * goes over k in steps of 8. The columns of a tile stay in the first-level cache while all rows
- * pass. */
+ * pass.
+ *
+ * Per call 2 m n k flops and n k weights. Best measured on one core of a Xeon (Sapphire Rapids) at
+ * about 2.9 GHz, k 256 and 768, 2026-11-23: f32 91 GFLOP/s (92 is what the FMA units give) from 3
+ * rows on and 65 with one; bf16 82 and 52. Not tried: widening a tile's columns once for all rows,
+ * blocking the rows (x leaves the second-level cache beyond about 600 rows of 768). */
 #include "kernels/matmul/matmul.h"
 
 #include "kernels/avx2.h"
