@@ -1,15 +1,20 @@
 /* engine.h - the narrow waist: a loaded model and its paged KV pool behind submit and poll.
  *
  * WHAT    Runs batches of sequences through the decoder and samples. Knows blocks and tokens; not
- * requests, sockets, leases or who owns a block: block tables come from the caller
- * (common/kv/pool.h does the accounting). FLOW    create -> (submit -> LAYER events… -> TOKEN
- * events -> BATCH_DONE)* -> destroy THREAD  submit, poll, pack, unpack: the thread that created it.
- * One engine thread (plus workers) computes. wake is called from the engine thread whenever poll
- * has something new. ORDER   One batch is in flight at a time; submit answers AGAIN while one is.
- * Results of a batch: LAYER_DONE 0 .. L-1, TOKEN for each sampled sequence, BATCH_DONE. VALUES  A
- * row's result depends on its tokens, position, weights and KV dtype only: never on batch, chunk,
- * block size or thread count. Attention reads K and V as the pool stores them, the current chunk's
- * own included. ADD ONE backends are rows of common/engine/registry.c ("cpu"; "cuda" later). */
+ *         requests, sockets, leases or who owns a block: block tables come from the caller
+ *         (common/kv/pool.h does the accounting).
+ * FLOW    create -> (submit -> LAYER_DONE events -> TOKEN events -> BATCH_DONE)* -> destroy
+ * THREAD  submit, poll, pack, unpack: the thread that created it. One engine thread (plus workers)
+ *         computes. wake is called from the engine thread whenever poll has something new.
+ * ORDER   One batch is in flight at a time, from submit until its BATCH_DONE was polled; submit
+ *         answers AGAIN meanwhile. Results of a batch: LAYER_DONE 0 .. L-1, TOKEN for each sampled
+ *         sequence in the batch's order, BATCH_DONE.
+ * VALUES  A row's result depends on its tokens, position, weights and KV dtype only: never on
+ *         batch, chunk, block size or thread count. Attention reads K and V as the pool stores
+ *         them, the current chunk's own included.
+ * MEMORY  All of it is taken in create.
+ * ADD ONE Backends are rows of common/engine/registry.c: "cpu", its oracle "cpu-ref" over the
+ *         reference kernels; "cuda" later. */
 #ifndef BT_COMMON_ENGINE_ENGINE_H
 #define BT_COMMON_ENGINE_ENGINE_H
 
@@ -59,7 +64,8 @@ typedef struct {
         layer; /* LAYER_DONE: this layer's KV of every sequence of the batch is final in the pool */
     uint32_t handle;     /* TOKEN */
     bt_token token;      /* TOKEN */
-    bt_status status;    /* BATCH_DONE: OK, or why the batch failed (then no TOKEN is valid) */
+    bt_status status;    /* BATCH_DONE: OK, or why the batch failed (then no TOKEN is valid);
+                            ERR_FORMAT: the weights make no finite logits */
     uint64_t time_ns;    /* monotonic, when it happened on the engine thread */
     uint64_t started_ns; /* BATCH_DONE: when the engine began the batch */
 } bt_engine_event;
