@@ -2,17 +2,18 @@
  * sources that must be asked before the loop may sleep.
  *
  * FLOW    bt_loop_create -> timers, wakes, sources, … -> bt_loop_run (until bt_loop_stop) -> every
- *         owner closes what it opened -> bt_loop_destroy, which runs the close callbacks and
- * asserts that nothing was left open. SOURCE  ZeroMQ and UCX signal by an edge: their descriptor
- * says "look", and any call on them may swallow that edge. So the descriptor only ends the sleep.
- * Each turn of the loop calls drain once, after polling, and before_sleep once, as the last thing
- * before polling: it asks the library itself whether something is waiting. If so the loop polls
- * without sleeping. Between before_sleep and the sleep nothing else of ours runs. OWNS    Handles
- * belong to who opened them and close asynchronously: after …_close no callback of theirs comes any
- * more, and the memory goes at the end of that turn. Closing is allowed inside any callback, a
- * handle's own included. NULL is allowed. THREAD  All of it on the thread that runs the loop,
- * except bt_loop_wake_send. SIGNALS bt_loop_create ignores SIGPIPE for the process, since libuv
- * writes with write(2). */
+ *         owner closes what it opened -> bt_loop_destroy, which runs the close callbacks and asserts
+ *         that nothing was left open.
+ * SOURCE  ZeroMQ and UCX signal by an edge: their descriptor says "look", and any call on them may
+ *         swallow that edge. So the descriptor only ends the sleep. Each turn of the loop calls
+ *         drain once, after polling, and before_sleep once, as the last thing before polling: it
+ *         asks the library itself whether something is waiting. If so the loop polls without
+ *         sleeping. Between before_sleep and the sleep nothing else of ours runs.
+ * OWNS    Handles belong to who opened them and close asynchronously: after …_close no callback of
+ *         theirs comes any more, and the memory goes at the end of that turn. Closing is allowed
+ *         inside any callback, a handle's own included. NULL is allowed.
+ * THREAD  All of it on the thread that runs the loop, except bt_loop_wake_send.
+ * SIGNALS bt_loop_create ignores SIGPIPE for the process, since libuv writes with write(2). */
 #ifndef BT_COMMON_LOOP_LOOP_H
 #define BT_COMMON_LOOP_LOOP_H
 

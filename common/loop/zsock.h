@@ -10,8 +10,8 @@
  *     bt_zsock_handler handler = {.arg = me, .on_message = take};
  *     bt_zsock_router_open(ctx, loop, "tcp://127.0.0.1:0", &config, &handler, &server, err);
  *     puts(bt_zsock_endpoint(server));                   tcp://127.0.0.1:41234
- *     bt_zsock_dealer_open(ctx, loop, endpoint, server_public_key, &config, &handler, &client,
- * err); bt_zsock_send(client, NULL, data, bytes, err);     AGAIN: queue full or not connected
+ *     bt_zsock_dealer_open(ctx, loop, endpoint, server_public_key, &config, &handler, &client, err);
+ *     bt_zsock_send(client, NULL, data, bytes, err);     AGAIN: queue full or not connected
  *     static void take(void *arg, const bt_zsock_message *m) {
  *         if (strcmp(m->peer->role, "prefill") == 0)
  *             bt_zsock_send(server, m->address, reply, reply_bytes, err);
