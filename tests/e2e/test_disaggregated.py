@@ -63,7 +63,7 @@ def test_block_sizes_differ(prefill, decode):
 
 def test_cached_prefix_on_decode_side(shared_fleet):
     """The second request with the same beginning is sent without the runs that D holds, and says the same."""
-    prompt = PROMPTS[3] + " And then the wolf"
+    prompt = "The miller had three sons, a mill, an ass and a cat, and when he died the sons divided what he left. " * 8
     frames_before = shared_fleet.metrics("prefill")["baton_frame_bytes_total"]
     first, _ = shared_fleet.complete(prompt, max_tokens=16)
     frames_first = shared_fleet.metrics("prefill")["baton_frame_bytes_total"] - frames_before
