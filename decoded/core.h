@@ -1,9 +1,10 @@
 /* core.h - the decode daemon as a pure state machine: HANDOFF rules of side D.
  *
- * WHAT    Grants (reserve, ticket, landing slots, frames, quarantine), verified sequences,
- * continuous batching of decode steps, prefix index, leases. Pure in the sense of prefilld/core.h:
- * events in, bt_decode_io calls out, io functions never call back, no malloc after init. PAIRS   A
- * peer is one P incarnation over one endpoint, named by a small index that the shell chooses. */
+ * WHAT    Grants (reserve, ticket, landing slots, frames, quarantine), verified sequences, continuous batching of
+ *         decode steps, prefix index, leases. Pure in the sense of prefilld/core.h: events in, bt_decode_io calls out,
+ *         io functions never call back, no malloc after init.
+ * ROUTER  Any message of R is a sign of its life; sending HEARTBEAT is the shell's.
+ * PAIRS   A peer is one P incarnation over one endpoint, named by a small index that the shell chooses. */
 #ifndef BT_DECODED_CORE_H
 #define BT_DECODED_CORE_H
 

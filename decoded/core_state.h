@@ -1,10 +1,17 @@
 /* core_state.h - what the decode core remembers. Private to decoded/core*.c.
  *
- * WHAT    core.c carves, dispatches and looks at the clock; core_grants.c owns grants, landing
- * slots and quarantine; core_frames.c owns frames, verification and the Manifest; core_batch.c
- * decodes. LINKS   objects name each other by index, BT_KV_NONE = none: sequence <-> landing slot,
- * cell -> sequence. A sequence and its slot part when the grant ends; the slot then waits for
- * Quiesced alone (H1). */
+ * WHAT    core.c carves, dispatches and looks at the clock; core_grants.c owns grants, landing slots and quarantine;
+ *         core_frames.c owns frames, verification and the Manifest; core_batch.c decodes.
+ * LINKS   Objects name each other by index, BT_KV_NONE = none: sequence <-> landing slot, cell -> sequence. A sequence
+ *         and its slot part when the grant ends; the slot then waits for Quiesced alone (H1).
+ *
+ * LEASES (H3)          owner  renewed by                     at its end
+ *   grant              R      LEASE_RENEW, Sealed, RENEW     pool blocks back, slot in quarantine, Refused(lease) to R
+ *   sequence           R      RENEW                          blocks back, Refused(lease) to R
+ *   quarantined slot   P      nobody                         never: Quiesced or proven death (H1)
+ *   probe              D      LEASE_RENEW, Sealed            Refused to P
+ *   attempt seen       -      nobody                         forgotten
+ *   everything         R      R's messages                   all sequences end */
 #ifndef BT_DECODED_CORE_STATE_H
 #define BT_DECODED_CORE_STATE_H
 

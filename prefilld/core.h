@@ -1,12 +1,14 @@
 /* core.h - the prefill daemon as a pure state machine: HANDOFF rules of side P.
  *
- * WHAT    Requests (computing, done, pinned), tickets, frames, chunk scheduling, prefix cache,
- * leases. It decides; it does not do: no socket, clock, thread, malloc after init, UCX, ZeroMQ or
- * libuv. Everything it wants is a call through bt_prefill_io; everything that happens is an event
- * call. io functions never call back into the core. FLOW    bytes -> init -> events…; tick at
- * next_deadline. Three owners run it: prefilld/shell.c, tests/sim, the planner. TIME    now_ns is
- * the caller's monotonic clock and never goes back. PAIRS   A peer is one D incarnation over one
- * endpoint, named by a small index that the shell chooses (peer_up). */
+ * WHAT    Requests (computing, done, pinned), tickets, frames, chunk scheduling, prefix cache, leases. It decides; it
+ *         does not do: no socket, clock, thread, malloc after init, UCX, ZeroMQ or libuv. Everything it wants is a call
+ *         through bt_prefill_io; everything that happens is an event call. io functions never call back into the core.
+ * FLOW    bytes -> init -> events…; tick at next_deadline. Three owners run it: prefilld/shell.c, tests/sim, the
+ *         planner.
+ * ROUTER  Any message of R is a sign of its life; sending HEARTBEAT and answering PAIR is the shell's.
+ * TIME    now_ns is the caller's monotonic clock and never goes back.
+ * PAIRS   A peer is one D incarnation over one endpoint, named by a small index that the shell chooses (peer_up, below
+ *         BT_PEERS_MAX). peer_up of an index that is up is a new endpoint: the probe starts again. */
 #ifndef BT_PREFILLD_CORE_H
 #define BT_PREFILLD_CORE_H
 

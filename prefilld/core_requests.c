@@ -295,17 +295,34 @@ static bool admit(bt_prefill_core *core, uint32_t request)
 }
 
 /* Highest priority first, then first come; nobody overtakes the one whose turn it is. */
+static uint32_t next_waiting(const bt_prefill_core *core)
+{
+    uint32_t best = NONE;
+    for (uint32_t i = 0; i < core->live_count; i++) { /* in order of arrival */
+        const p_request *r = &core->requests[core->live[i]];
+        if (r->state == REQUEST_WAITING &&
+            (best == NONE || r->priority > core->requests[best].priority))
+            best = core->live[i];
+    }
+    return best;
+}
+
+/* Looking a prompt up in the index costs a hash for each run, so one that did not fit is only tried
+ * again when the pool has more to give or the index has changed. */
 void bt_pcore_requests_admit(bt_prefill_core *core)
 {
-    for (;;) {
-        uint32_t best = NONE;
-        for (uint32_t i = 0; i < core->live_count; i++) { /* in order of arrival */
-            const p_request *r = &core->requests[core->live[i]];
-            if (r->state == REQUEST_WAITING &&
-                (best == NONE || r->priority > core->requests[best].priority))
-                best = core->live[i];
-        }
-        if (best == NONE || !admit(core, best)) return;
+    uint32_t request;
+    while ((request = next_waiting(core)) != NONE) {
+        p_blocked now = {.serial = core->requests[request].serial,
+                         .available = bt_kv_pool_free_count(core->pool) +
+                                      bt_kv_pool_cached_count(core->pool),
+                         .entries = bt_kv_prefix_entries(core->prefix)};
+        if (now.serial == core->blocked.serial && now.entries == core->blocked.entries &&
+            now.available <= core->blocked.available)
+            return;
+        if (admit(core, request)) continue;
+        core->blocked = now;
+        return;
     }
 }
 

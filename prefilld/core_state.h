@@ -1,10 +1,20 @@
 /* core_state.h - what the prefill core remembers. Private to prefilld/core*.c.
  *
- * WHAT    core.c carves, dispatches and looks at the clock; core_requests.c owns requests and their
- * blocks; core_tickets.c owns tickets, landing slots and Quiesced; core_puts.c moves frames;
- * core_batch.c fills engine batches. FLOW    every event changes state, then advance (core.c) does
- * whatever has become possible. LINKS   objects name each other by index, BT_KV_NONE = none:
- * request <-> ticket <-> landing slot, put -> request, ticket, slot. */
+ * WHAT    core.c carves, dispatches and looks at the clock; core_requests.c owns requests and their blocks;
+ *         core_tickets.c owns tickets, landing slots and Quiesced; core_puts.c moves frames; core_batch.c fills
+ *         engine batches.
+ * FLOW    Every event changes state, then advance (core.c) does whatever has become possible.
+ * LINKS   Objects name each other by index, BT_KV_NONE = none: request <-> ticket <-> landing slot,
+ *         put -> request, ticket, slot.
+ *
+ * LEASES (H3)     owner      renewed by                       at its end
+ *   waiting       R          nobody: the request's deadline   Refused(full) to R
+ *   pinned KV     R          Retarget                         KV freed, Refused(lease) to R
+ *   held ticket   D          nobody                           forgotten
+ *   ticket        D          LEASE_RENEW, by us               D cancels it
+ *   probe         the pair   nobody                           the probe is refused
+ *   tombstone     -          nobody                           forgotten
+ *   everything    R          R's messages                     all requests end */
 #ifndef BT_PREFILLD_CORE_STATE_H
 #define BT_PREFILLD_CORE_STATE_H
 
@@ -104,6 +114,12 @@ typedef struct {
     bt_engine_seq *seqs; /* [batch_seqs_max] */
 } p_batch;
 
+/* Why the request whose turn it is waits: it did not fit with so much available. */
+typedef struct {
+    uint64_t serial; /* of the request; 0 = none */
+    uint32_t available, entries;
+} p_blocked;
+
 struct bt_prefill_core {
     bt_prefill_config config;
     bt_prefill_io io;
@@ -121,6 +137,7 @@ struct bt_prefill_core {
     p_request *requests;
     uint32_t *live; /* [request_count]: requests that are not FREE, in order of arrival */
     uint32_t live_count;
+    p_blocked blocked;
     p_ticket *tickets;
     p_arena *arenas;
     p_peer *peers; /* [BT_PEERS_MAX] */

@@ -1,10 +1,9 @@
-/* attempts.h - the highest attempt seen, or cancelled, of each request: what makes a late
- * duplicate harmless (the tombstones of HANDOFF).
+/* attempts.h - the highest attempt seen, or cancelled, of each request: what makes a late duplicate harmless (the
+ * tombstones of HANDOFF).
  *
  * FLOW    carve -> raise when an attempt ends or is refused -> ask before taking a new one.
- * BOUNDS  Entries are forgotten after their expiry, and the one nearest to it sooner when eight ids
- *         share a bucket: a forgotten tombstone costs a grant that its lease ends, never a wrong
- *         token, since fences still differ. */
+ * BOUNDS  Entries are forgotten after their expiry, and the one nearest to it sooner when eight ids share a bucket. A
+ *         forgotten tombstone costs a grant that its lease ends, never a wrong token, since fences still differ. */
 #ifndef BT_COMMON_KV_ATTEMPTS_H
 #define BT_COMMON_KV_ATTEMPTS_H
 

@@ -1,23 +1,23 @@
 /* pool.h - who may use which block of a paged KV pool: accounting only, no KV bytes.
  *
- * WHAT    A free list, a reference count for each block, an owner for whoever asks why a block is
- * held, and the cached blocks in order of last use. It knows nothing of requests, tokens or time.
+ * WHAT    A free list, a reference count for each block, an owner for whoever asks why a block is held, and the cached
+ *         blocks in order of last use. It knows nothing of requests, tokens or time.
  * FLOW    carve -> take, pin, unpin… in any order. All of it is O(1) a block; recount is O(blocks).
- * THREAD  the core's. BOUNDS  Nothing grows; a take that does not fit takes nothing.
+ * THREAD  The core's.
+ * BOUNDS  Nothing grows; a take that does not fit takes nothing.
  *
  * RULES (cited as K1 .. K6)
- *  K1 free     A block is free when nobody pins it and no index entry names it, and only then.
- *  K2 pin      take and pin each add one reference, undone by exactly one unpin or return. Whoever
- *              pins may read; whoever took may also write, until the block is sealed.
- *  K3 seal     A sealed block is named by an index entry. Its rows are final: nobody writes to it
- *              again, so any number of sequences may pin it.
- *  K4 lease    The pool has no clock. Every pin belongs to an object that has a lease (H3); when
- *              that lease ends the core unpins.
- *  K5 hand off Blocks of an ended request that puts, unpacks or a batch in flight still touch are
- *              lent: the reference stays and counts as quarantined until it is returned.
- *  K6 evict    Only cached blocks (sealed, pinned by nobody) are evicted, least recently used
- *              first. Sequences unpin from their last block to their first, so that the end of a
- *              prefix goes before its beginning. */
+ *   K1 free      A block is free when nobody pins it and no index entry names it, and only then.
+ *   K2 pin       take and pin each add one reference, undone by exactly one unpin or return. Whoever pins may read;
+ *                whoever took may also write, until the block is sealed.
+ *   K3 seal      A sealed block is named by an index entry. Its rows are final: nobody writes to it again, so any
+ *                number of sequences may pin it.
+ *   K4 lease     The pool has no clock. Every pin belongs to an object that has a lease (H3); when that lease ends the
+ *                core unpins.
+ *   K5 hand off  Blocks of an ended request that puts, unpacks or a batch in flight still touch are lent: the
+ *                reference stays, and counts as quarantined, until it is returned.
+ *   K6 evict     Only cached blocks (sealed, pinned by nobody) are evicted, least recently used first. Sequences unpin
+ *                from their last block to their first, so that the end of a prefix goes before its beginning. */
 #ifndef BT_COMMON_KV_POOL_H
 #define BT_COMMON_KV_POOL_H
 

@@ -1,11 +1,12 @@
 /* prefix.h - finds KV already computed for the beginning of a prompt.
  *
- * WHAT    An index from the name of a prefix to the blocks of its last run. The name of runs 0 .. r
- * is a chained SHA-256: root = H(tenant salt, weights digest of the producer, adapter, precision
- * path), name(r) = H(name(r - 1), tokens of run r). So KV of other weights, tenants or precision is
- * never found, and no entry needs to know its parent. Whole runs of 64 tokens only. USERS   P for
- * its own KV; D for what was pushed to it (Ticket.run_first). The blocks belong to pool.h, whose
- * rules K1 .. K6 hold here. BOUNDS  At most one entry for each run that the pool can hold. */
+ * WHAT    An index from the name of a prefix to the blocks of its last run. The name of runs 0 .. r is a chained
+ *         SHA-256: root = H(tenant salt, weights digest of the producer, adapter, precision path),
+ *         name(r) = H(name(r - 1), tokens of run r). So KV of other weights, tenants or precision is never found, and
+ *         no entry needs to know its parent. Whole runs of 64 tokens only.
+ * USERS   P for its own KV; D for what was pushed to it (Ticket.run_first). The blocks belong to pool.h, whose rules
+ *         K1 .. K6 hold here.
+ * BOUNDS  At most one entry for each run that the pool can hold. */
 #ifndef BT_COMMON_KV_PREFIX_H
 #define BT_COMMON_KV_PREFIX_H
 
