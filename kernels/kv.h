@@ -1,11 +1,15 @@
 /* kv.h - how a paged KV pool lies in memory: what attention reads, append writes, pack and unpack
  * convert.
  *
- * One pool of one daemon:  block[pool_blocks] of layer[layers] of part[K, V] of head[kv_heads] of
- *     codes  [block_tokens][head_dim] of dtype
- *     scales [block_tokens] of f16, only if bt_dtype_scaled(dtype): a code is worth code * scale
- * each padded to 16 bytes. The token t of a sequence lies in block table[t / block_tokens] at row
- * t % block_tokens. Scales are rounded up to f16, and codes are made with the rounded scale. */
+ * One pool of one daemon:
+ *
+ *     block[pool_blocks] of layer[layers] of part[K, V] of head[kv_heads] of
+ *         codes  [block_tokens][head_dim]  of dtype
+ *         scales [block_tokens]            of f16, only if bt_dtype_scaled(dtype)
+ *
+ * Codes and scales are each padded to 16 bytes. The token t of a sequence lies in block
+ * table[t / block_tokens] at row t % block_tokens. A code is worth code * scale; scales are rounded
+ * up to f16, and codes are made with the rounded scale. */
 #ifndef BT_KERNELS_KV_H
 #define BT_KERNELS_KV_H
 
