@@ -425,8 +425,8 @@ static void test_work_is_linear_but_for_the_heap(void **state)
         "",
         "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true},",
         "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\"},",
-        "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":"
-        "\"\\u2581\"},\"added_tokens\":[{\"id\":99,\"content\":\"aaaaaaaaaaaaaaab\"}],",
+        ("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":"
+         "\"\\u2581\"},\"added_tokens\":[{\"id\":99,\"content\":\"aaaaaaaaaaaaaaab\"}],"),
     };
     static const char *const units[] = {"a", " ", "a ", " a", "\n ", "'", "'s", "\xE2\x96\x81"};
     for (size_t o = 0; o < 4; o++) {
