@@ -36,8 +36,8 @@ static void on_death(void *arg)
     bt_pairing *pairing = arg;
     bt_log_warning(NULL, "prefill daemon %s (process %u) is dead", pairing->hello.name,
                    pairing->hello.process_pid);
-    if (pairing->up)
-        bt_decode_core_peer_dead(pairing->owner->core, pairing->index, bt_loop_now_ns());
+    /* Also while not up: slots of a pair lost before wait in quarantine for just this. */
+    bt_decode_core_peer_dead(pairing->owner->core, pairing->index, bt_loop_now_ns());
     close_endpoint(pairing);
     pairing->used = false;
     bt_worker_arm(pairing->owner->worker);
