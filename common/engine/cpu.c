@@ -53,11 +53,10 @@ typedef struct {
     float *attended;          /* [rows][q heads][head_dim] */
     float *gate, *up;         /* [rows][mlp] */
     query_block *query_blocks;
-    uint32_t *sampled;          /* [seqs] sequences that sample */
-    float *last_x, *last_delta; /* [seqs][hidden] their last rows */
-    float *last_y, *logits;     /* [seqs][hidden], [seqs][vocab] */
-    bt_token *tokens;           /* [seqs] */
-    uint8_t *scratch;           /* [threads][scratch_bytes] */
+    uint32_t *sampled; /* [seqs] sequences that sample */
+    float *logits;     /* [seqs][vocab] */
+    bt_token *tokens;  /* [seqs] */
+    uint8_t *scratch;  /* [threads][scratch_bytes] */
     size_t scratch_bytes;
 
     /* The batch being computed. */
@@ -255,6 +254,26 @@ static void mlp(cpu *self, const bt_layer *layer)
     matmuls(self, &down, 1);
 }
 
+/* Once the last layer's K and V are in the pool, only the rows that sample matter: the others leave the batch. A chunk that
+ * is not a prompt's last, and most of its last chunk, so skips the last layer's attention and MLP, and the first token
+ * follows the last layer's KV at once. Rows move towards the front in order, so none overwrites one that is still needed. */
+static void keep_sampled_rows(cpu *self)
+{
+    size_t hidden = self->model.hidden, stride = qkv_stride(self), row = 0;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < self->batch->seq_count; i++) {
+        const bt_engine_seq *seq = &self->batch->seqs[i];
+        row += seq->token_count;
+        if (!seq->sample) continue;
+        memmove(self->x + kept * hidden, self->x + (row - 1) * hidden, hidden * sizeof(float));
+        memmove(self->qkv + kept * stride, self->qkv + (row - 1) * stride, stride * sizeof(float));
+        self->query_blocks[kept] = (query_block){
+            .seq = i, .row = kept, .position = seq->position + seq->token_count - 1, .count = 1};
+        self->sampled[kept++] = i;
+    }
+    self->row_count = self->query_block_count = self->sampled_count = kept;
+}
+
 static void run_layer(cpu *self, uint32_t index, const bt_backend_sink *sink)
 {
     const bt_layer *layer = &self->weights.layers[index];
@@ -263,6 +282,8 @@ static void run_layer(cpu *self, uint32_t index, const bt_backend_sink *sink)
     project_qkv(self, layer);
     bt_team_run(self->team, append_chunk, self, self->query_block_count);
     sink->layer_done(sink->arg, index);
+    if (index + 1 == self->model.layers) keep_sampled_rows(self);
+    if (self->row_count == 0) return;
     bt_team_run(self->team, attention_chunk, self, self->query_block_count * self->model.kv_heads);
     const bt_matmul o = matmul_of(self->attended, self->row_count, &layer->tensor[BT_LAYER_O],
                                   self->delta, self->model.hidden);
@@ -287,37 +308,15 @@ static bt_status run_head(cpu *self, const bt_backend_sink *sink)
 {
     uint32_t count = self->sampled_count;
     if (count == 0) return BT_OK;
-    const bt_rmsnorm last_norm = {.x = self->last_x,
-                                  .delta = self->last_delta,
-                                  .w = self->weights.norm.data,
-                                  .y = self->last_y,
-                                  .w_dtype = self->weights.norm.dtype,
-                                  .n = self->model.hidden,
-                                  .eps = self->model.rms_eps};
-    self->kernels->rmsnorm(&last_norm, 0, count);
+    norm(self, self->delta, &self->weights.norm);
     const bt_matmul head =
-        matmul_of(self->last_y, count, &self->weights.head, self->logits, self->model.vocab);
+        matmul_of(self->y, count, &self->weights.head, self->logits, self->model.vocab);
     matmuls(self, &head, 1);
     atomic_store(&self->broken_logits, false);
     bt_team_run(self->team, sample_chunk, self, count);
     if (atomic_load(&self->broken_logits)) return BT_ERR_FORMAT;
     for (uint32_t i = 0; i < count; i++) sink->token(sink->arg, self->sampled[i], &self->tokens[i]);
     return BT_OK;
-}
-
-/* Copies the last rows of the sequences that sample out of the residual stream. */
-static void gather_sampled(cpu *self)
-{
-    size_t hidden = self->model.hidden, row = 0;
-    self->sampled_count = 0;
-    for (uint32_t i = 0; i < self->batch->seq_count; i++) {
-        row += self->batch->seqs[i].token_count;
-        if (!self->batch->seqs[i].sample) continue;
-        size_t to = self->sampled_count * hidden, from = (row - 1) * hidden;
-        memcpy(self->last_x + to, self->x + from, hidden * sizeof(float));
-        memcpy(self->last_delta + to, self->delta + from, hidden * sizeof(float));
-        self->sampled[self->sampled_count++] = i;
-    }
 }
 
 /* --- one batch --- */
@@ -354,7 +353,6 @@ static bt_status cpu_run(void *arg, const bt_engine_batch *batch, const bt_backe
     cpu *self = arg;
     lay_out(self, batch);
     for (uint32_t layer = 0; layer < self->model.layers; layer++) run_layer(self, layer, sink);
-    gather_sampled(self);
     return run_head(self, sink);
 }
 
@@ -385,9 +383,6 @@ static void carve(cpu *self, bt_arena *arena)
     self->query_blocks =
         BT_ARENA_NEW(arena, query_block, rows / BT_ATTENTION_QUERIES_MAX + seqs + 1);
     self->sampled = BT_ARENA_NEW(arena, uint32_t, seqs);
-    self->last_x = BT_ARENA_NEW(arena, float, seqs * m->hidden);
-    self->last_delta = BT_ARENA_NEW(arena, float, seqs * m->hidden);
-    self->last_y = BT_ARENA_NEW(arena, float, seqs * m->hidden);
     self->logits = BT_ARENA_NEW(arena, float, seqs * m->vocab);
     self->tokens = BT_ARENA_NEW(arena, bt_token, seqs);
     self->scratch = BT_ARENA_NEW(arena, uint8_t, bt_team_threads(self->team) * self->scratch_bytes);
