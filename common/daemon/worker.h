@@ -6,7 +6,7 @@
  *         through bt_worker_ops; the shell hands it to its core.
  * FLOW    open -> shell makes its core -> run (until a signal and the drain) -> close
  * THREAD  All of it on the loop thread. One thread for core, ZeroMQ and UCX costs a handoff no hop between them
- *         (docs/decisions/0002). */
+ *         (docs/decisions/0001). */
 #ifndef BT_COMMON_DAEMON_WORKER_H
 #define BT_COMMON_DAEMON_WORKER_H
 

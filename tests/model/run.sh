@@ -36,6 +36,11 @@ holds=(
     "early-dig   -DNP=1 -DEARLY=1 -DDIG=1"
     "early-can   -DNP=1 -DEARLY=1 -DCAN=1"
     "crp-dig     -DNP=1 -DCRP=1 -DDIG=1"
+    "crp-loss    -DNP=1 -DCRP=1 -DLOSS=1"
+    "crp-crd     -DNP=1 -DCRP=1 -DCRD=1"
+    "crd-dig     -DNP=1 -DCRD=1 -DDIG=1"
+    "crd-can     -DNP=1 -DCRD=1 -DCAN=1"
+    "eos-crp     -DNP=1 -DEOS=1 -DCRP=1"
 )
 violated=(
     "P_incarnation_of_ticket_unchecked  -DNP=1 -DCRP=1 -DB_PINC"
@@ -45,6 +50,8 @@ violated=(
     "quiesced_said_at_once              -DNP=1 -DCAN=1 -DB_QR"
     "manifest_is_no_quiesced            -DNP=1 -DB_MANQ"
     "end_only_at_finished               -DNP=1 -DCRD=1 -DB_FINLOST"
+    "tokens_beyond_a_gap_kept           -DNP=1 -DLOSS=1 -DB_BUFKEEP"
+    "no_progress_timer                  -DNP=1 -DLOSS=1 -DB_NOTIMER"
 )
 
 work=$(mktemp -d)
