@@ -1,9 +1,10 @@
 /* avx2.h - what the *_avx2.c files share; only they may include it.
  *
  * VALUES  The order of a sum is part of every kernel's contract: eight lanes, lane i takes the
- * elements i, i + 8, i + 16 … in order, a tail is padded with zeros into the same lanes, and the
- * lanes are added as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). Whoever sums over a row uses
- * this pattern, whatever else it tiles, so that a result depends on the row alone. */
+ *         elements i, i + 8, i + 16 … in order, a tail is padded with zeros into the same lanes,
+ *         and the lanes are added as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). Whoever sums over a
+ *         row uses this pattern, whatever else it tiles, so that a result depends on the row alone.
+ */
 #ifndef BT_KERNELS_AVX2_H
 #define BT_KERNELS_AVX2_H
 

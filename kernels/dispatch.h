@@ -1,8 +1,8 @@
 /* dispatch.h - one table of kernels for each kind of CPU.
  *
- * ADD ONE  a `const bt_kernels` row in dispatch.c and <op>_<arch>.c files; the tests in
- * tests/kernels run every row this CPU can run against "ref". A row may borrow another row's
- * function. */
+ * ADD ONE a `const bt_kernels` row in dispatch.c and <op>_<arch>.c files; the tests in
+ *         tests/kernels run every row this CPU can run against "ref". A row may borrow another
+ *         row's function. */
 #ifndef BT_KERNELS_DISPATCH_H
 #define BT_KERNELS_DISPATCH_H
 

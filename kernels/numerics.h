@@ -9,8 +9,8 @@
  *
  * ROW     One KV row is head_dim values of one token and head. For the scaled dtypes
  *             scale = f16_up(max |x| / largest code),   code = round(x / scale)
- *         with the rounded scale, so no code can exceed its range; a row of zeros has scale 0. A
- * NaN does not count for the scale; it stays NaN as e4m3 and becomes 0 as int8. */
+ *         with the rounded scale, so no code can exceed its range; a row of zeros has scale 0.
+ *         A NaN does not count for the scale; it stays NaN as e4m3 and becomes 0 as int8. */
 #ifndef BT_KERNELS_NUMERICS_H
 #define BT_KERNELS_NUMERICS_H
 

@@ -1,13 +1,15 @@
 /* codec.h - bt_msg <-> the bytes of baton.proto, with every cap and range check in between.
  *
  * WHAT    Encode refuses what a peer would refuse, so a bug shows at its origin. Decode takes bytes
- * from anyone: protocol version first, then the size cap of the kind, then a scan of the wire bytes
- * against the schema (field count, depth, lengths, wire types, no field twice), and only then
- * protobuf-c, whose allocator is a fixed arena, and the range of every value. What decode returns
- * OK for has passed bt_msg_check. ORDER   bt_codec_init once; then decode as often as wanted, each
- * decode ends the borrowed pointers of the one before. OWNS    The codec outlives every pointer in
- * the messages it decoded. One for each thread. LIMITS  BT_CODEC_BYTES_MAX for a message;
- * bt_codec_cap for each kind; the arena is the budget of one decode. The data path calls no malloc.
+ *         from anyone: protocol version first, then the size cap of the kind, then a scan of the
+ *         wire bytes against the schema (field count, depth, lengths, wire types, no field twice),
+ *         and only then protobuf-c, whose allocator is a fixed arena, and the range of every value.
+ *         What decode returns OK for has passed bt_msg_check.
+ * ORDER   bt_codec_init once; then decode as often as wanted, each decode ends the borrowed
+ *         pointers of the one before.
+ * OWNS    The codec outlives every pointer in the messages it decoded. One for each thread.
+ * LIMITS  BT_CODEC_BYTES_MAX for a message; bt_codec_cap for each kind; the arena is the budget of
+ *         one decode. The data path calls no malloc.
  * ADD ONE a message: its row in caps[] (codec.c), its check (check.c), both directions (convert.c).
  */
 #ifndef BT_PROTO_CODEC_H

@@ -1,7 +1,7 @@
 /* convert.h - bt_msg <-> the structs that protoc-c makes of baton.proto. Private to proto/.
  *
  * OWNS    bt_pb holds every nested struct of one message to encode, so that building one allocates
- * nothing; it points into itself and into the bt_msg. */
+ *         nothing; it points into itself and into the bt_msg. */
 #ifndef BT_PROTO_CONVERT_H
 #define BT_PROTO_CONVERT_H
 

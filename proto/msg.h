@@ -2,11 +2,12 @@
  * on.
  *
  * WHAT    The vocabulary of HANDOFF (docs/handoff.md). proto/baton.proto is its form on the wire,
- * proto/codec.h converts. A core never sees wire bytes: what reaches it has passed the caps and
- * range checks of the codec. OWNS    Pointers (tokens, addresses, texts) are borrowed: valid during
- * the call that hands the message over. A core that keeps something copies it. ADD ONE a line in
- * BT_MSG_LIST, a struct in the union, a message in baton.proto, a row in codec.c; the round-trip
- * test and the fuzz target then cover it. */
+ *         proto/codec.h converts. A core never sees wire bytes: what reaches it has passed the caps
+ *         and range checks of the codec.
+ * OWNS    Pointers (tokens, addresses, texts) are borrowed: valid during the call that hands the
+ *         message over. A core that keeps something copies it.
+ * ADD ONE a line in BT_MSG_LIST, a struct in the union, a message in baton.proto, a row in codec.c;
+ *         the round-trip test and the fuzz target then cover it. */
 #ifndef BT_PROTO_MSG_H
 #define BT_PROTO_MSG_H
 

@@ -1,11 +1,11 @@
 /* seal.h - the form of every UCX message: encoded message, then a MAC of BT_MAC_BYTES.
  *
  * WHY     UCX authenticates nobody. The secret of a pair travels once, in PAIR_ACCEPT over CURVE,
- * and keys every message of that pair; each direction has a key of its own, so a message cannot be
- * sent back to its author. FLOW    bt_seal_init at pairing; bt_seal_write -> bt_xfer_send;
- * on_message
- * -> bt_seal_open. CHECKS  Length, MAC in constant time, codec, and that the kind belongs on UCX in
- * that direction. Replays are the fence's business: a generation is accepted once. */
+ *         and keys every message of that pair; each direction has a key of its own, so a message
+ *         cannot be sent back to its author.
+ * FLOW    bt_seal_init at pairing; bt_seal_write -> bt_xfer_send; on_message -> bt_seal_open.
+ * CHECKS  Length, MAC in constant time, codec, and that the kind belongs on UCX in that direction.
+ *         Replays are the fence's business: a generation is accepted once. */
 #ifndef BT_PROTO_SEAL_H
 #define BT_PROTO_SEAL_H
 

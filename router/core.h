@@ -1,10 +1,11 @@
-/* core.h - the router as a pure state machine: attempts, commits, retries, admission, choice of (P,
- * D).
+/* core.h - the router as a pure state machine: attempts, commits, retries, admission, choice of
+ * (P, D).
  *
  * WHAT    Side R of HANDOFF. Text, HTTP, tokenizers and keys are the shell's. Pure in the sense of
- * prefilld/core.h. LINKS   A daemon is named by a small index that the shell gives to its
- * authenticated connection. ENDING  H4: every submit that returned OK ends in exactly one io.ended;
- * tokens come in order, each index once. */
+ *         prefilld/core.h.
+ * LINKS   A daemon is named by a small index that the shell gives to its authenticated connection.
+ * ENDING  H4: every submit that returned OK ends in exactly one io.ended; tokens come in order,
+ *         each index once. */
 #ifndef BT_ROUTER_CORE_H
 #define BT_ROUTER_CORE_H
 

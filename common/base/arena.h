@@ -1,7 +1,8 @@
 /* arena.h - one block of memory cut into pieces at start, never given back piecewise.
  *
  * FLOW    A module says how much it needs (bt_x_bytes), its owner allocates once, the module carves
- * in x_init. With base == NULL an arena only measures, so the same carving code computes the size.
+ *         in x_init. With base == NULL an arena only measures, so the same carving code computes
+ *         the size.
  * BOUNDS  Asking beyond the end is a bug in the size computation: it asserts. */
 #ifndef BT_COMMON_BASE_ARENA_H
 #define BT_COMMON_BASE_ARENA_H

@@ -1,11 +1,11 @@
 /* process.h - which process a peer is, and the proof that it died.
  *
  * WHY     H1: a landing slot may be reused when the process that could still write into it is dead.
- * On one host a pidfd proves that at once; heartbeats only suspect. A peer names its process in its
- * hello; we can watch it if it is of our host and pid namespace and its start time is what it says
- * (a pid alone may be somebody else by now). TRUST   The name comes over the authenticated control
- * plane. A peer that lies about it frees slots that it writes into itself; the digests stand
- * between that and a wrong token. */
+ *         On one host a pidfd proves that at once; heartbeats only suspect. A peer names its
+ *         process in its hello; we can watch it if it is of our host and pid namespace and its
+ *         start time is what it says (a pid alone may be somebody else by now).
+ * TRUST   The name comes over the authenticated control plane. A peer that lies about it frees
+ *         slots that it writes into itself; the digests stand between that and a wrong token. */
 #ifndef BT_COMMON_DAEMON_PROCESS_H
 #define BT_COMMON_DAEMON_PROCESS_H
 

@@ -23,7 +23,8 @@
  * LOSS    Nobody tells a server that a peer left: heartbeats do, and a send that gives ERR_PEER_LOST. A send that is not
  *         OK was not queued; the sender decides what that means.
  * OWNS    A message is borrowed for the call: it points into the link's codec.
- * THREAD  The loop's. BOUNDS  BT_DAEMONS_MAX peers; one more is dropped and counted. */
+ * THREAD  The loop's.
+ * BOUNDS  BT_DAEMONS_MAX peers; one more is dropped and counted. */
 #ifndef BT_COMMON_NET_LINK_H
 #define BT_COMMON_NET_LINK_H
 

@@ -9,8 +9,9 @@
  * TRUST   The file is hostile input: every id, index and length is checked on opening. The text is
  *         any valid UTF-8; the work is O(n log n) whatever it says, and n has a limit.
  * MEMORY  encode allocates and frees scratch of at most about 60 bytes for each byte of normalized
- * text. SPECIAL Special tokens spelled out in the text stay text, unless the caller vouches for the
- * text with BT_ENCODE_SPECIAL. Added tokens that the file does not call special are ordinary
+ *         text.
+ * SPECIAL Special tokens spelled out in the text stay text, unless the caller vouches for the text
+ *         with BT_ENCODE_SPECIAL. Added tokens that the file does not call special are ordinary
  *         vocabulary and always found, as in Hugging Face. */
 #ifndef BT_COMMON_TEXT_TOKENIZER_H
 #define BT_COMMON_TEXT_TOKENIZER_H

@@ -1,11 +1,12 @@
 /* config.h - config.json and generation_config.json of a Hugging Face checkpoint as numbers.
  *
  * TRUST   Hostile input: every number is checked for type and range (common/base/limits.h and
- * below) before anybody computes with it. A wrong value is ERR_FORMAT; a value that says something
- * we do not run (another architecture, RoPE scaling, an active sliding window, biases, quantized
- * weights …) is ERR_ARGUMENT and named, so that no model is ever run as if it were another.
+ *         below) before anybody computes with it. A wrong value is ERR_FORMAT; a value that says
+ *         something we do not run (another architecture, RoPE scaling, an active sliding window,
+ *         biases, quantized weights …) is ERR_ARGUMENT and named, so that no model is ever run as
+ *         if it were another.
  * DEFAULT Only where Hugging Face's Llama has the same: num_key_value_heads, head_dim, rms_norm_eps
- * 1e-6, rope_theta 10,000, hidden_act silu, tie_word_embeddings false.
+ *         1e-6, rope_theta 10,000, hidden_act silu, tie_word_embeddings false.
  * CONTEXT A model's max_position_embeddings above BT_CONTEXT_TOKENS_MAX is served up to the limit.
  * ADD     An architecture that needs nothing new is one row in config.c. */
 #ifndef BT_COMMON_WEIGHTS_CONFIG_H

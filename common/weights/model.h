@@ -4,7 +4,7 @@
  * FLOW    bt_model_open(dir) -> bt_model_config / bt_model_tensor -> bt_model_close
  * OWNS    The model owns its file mappings; tensors point into them and live as long as the model.
  * TRUST   The folder is hostile input: every size, offset and shape is checked (safetensors.h), and
- * a wrong one is an error that names file, tensor and reason. */
+ *         a wrong one is an error that names file, tensor and reason. */
 #ifndef BT_COMMON_WEIGHTS_MODEL_H
 #define BT_COMMON_WEIGHTS_MODEL_H
 

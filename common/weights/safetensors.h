@@ -12,9 +12,9 @@
  *         with such a tensor opens and the tensor is named when somebody asks for it; an unknown
  *         dtype is an error.
  * MEMORY  A file up to BT_SAFETENSORS_READ_BYTES_MAX is read into memory: nothing that happens to
- * it later matters. A larger one is mapped read-only; its size is taken once by fstat, and whoever
- * truncates it in place while it is mapped kills the process with SIGBUS. That is accepted, as for
- * a program's own text: replace a checkpoint by rename, never in place. */
+ *         it later matters. A larger one is mapped read-only; its size is taken once by fstat, and
+ *         whoever truncates it in place while it is mapped kills the process with SIGBUS. That is
+ *         accepted, as for a program's own text: replace a checkpoint by rename, never in place. */
 #ifndef BT_COMMON_WEIGHTS_SAFETENSORS_H
 #define BT_COMMON_WEIGHTS_SAFETENSORS_H
 

@@ -10,10 +10,10 @@
  * Scale is 1/sqrt(head_dim). head_dim is a multiple of 8, count <= BT_ATTENTION_QUERIES_MAX.
  *
  * VALUES  A query's result depends on itself, its position and the stored KV: never on count, block
- * size or what else is in the batch. The fast version goes over tiles of 16 tokens counted from
- * token 0, with a running maximum (Milakov and Gimelshein 2018, online softmax); the reference
- * takes the whole row in f64. Rows of the pool beyond the query's position are never used, even
- * multiplied by 0: they may hold another sequence's NaN. */
+ *         size or what else is in the batch. The fast version goes over tiles of 16 tokens counted
+ *         from token 0, with a running maximum (Milakov and Gimelshein 2018, online softmax); the
+ *         reference takes the whole row in f64. Rows of the pool beyond the query's position are
+ *         never used, even multiplied by 0: they may hold another sequence's NaN. */
 #ifndef BT_KERNELS_ATTENTION_ATTENTION_H
 #define BT_KERNELS_ATTENTION_ATTENTION_H
 

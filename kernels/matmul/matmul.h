@@ -7,8 +7,8 @@
  *   y  [m] rows of n f32, y_stride elements apart; must not overlap x
  * Computes the columns [n_first, n_end) only, so that threads can share one product.
  * VALUES  y[i][j] depends on row i of x, row j of w and k: never on m, n or the range of columns.
- * The reference adds in f64. AVX2 adds f32 in the lanes kernels/avx2.h states; it stays within
- * k * 2^-24 * sum |x * w| of the reference. */
+ *         The reference adds in f64. AVX2 adds f32 in the lanes kernels/avx2.h states; it stays
+ *         within k * 2^-24 * sum |x * w| of the reference. */
 #ifndef BT_KERNELS_MATMUL_MATMUL_H
 #define BT_KERNELS_MATMUL_MATMUL_H
 

@@ -1,7 +1,7 @@
 /* command.h - one `baton` command: a row of registry.c.
  *
  * ADD ONE ops/cli/<name>.c with one `const bt_cli_command`, and one line in registry.c; help,
- * `baton help` and the command suite of the tests then cover it. */
+ *         `baton help` and the command suite of the tests then cover it. */
 #ifndef BT_OPS_CLI_COMMAND_H
 #define BT_OPS_CLI_COMMAND_H
 

@@ -3,8 +3,9 @@
  *
  * FLOW    fleet_open -> fleet_add … -> fleet_run -> fleet_close
  * READY   A daemon tells its state by systemd's notification protocol: READY=1, STATUS=…,
- * X_BATON_…=…. DEATH   Children carry PR_SET_PDEATHSIG, so that they die with us even on kill -9.
- * Who spawns, reaps at once: a zombie looks alive to its peers. */
+ *         X_BATON_…=….
+ * DEATH   Children carry PR_SET_PDEATHSIG, so that they die with us even on kill -9. Who spawns,
+ *         reaps at once: a zombie looks alive to its peers. */
 #ifndef BT_OPS_CLI_FLEET_H
 #define BT_OPS_CLI_FLEET_H
 

@@ -1,10 +1,11 @@
 /* policy.h - which prefill and which decode daemon take a request: one const struct per policy.
  *
- * WHAT    The core offers the pairs that may take it: ready, up, not draining, large enough, and not
- * one that failed this request before if another is left. A policy picks one of them and knows
- * nothing of requests in flight but what the daemons' rows say. Pure, deterministic, no state but
- * its turn. ADD ONE router/policies/<name>.c and one line in registry.c; the policy suite of
- * tests/unit/test_router_core.c then covers it. */
+ * WHAT    The core offers the pairs that may take it: ready, up, not draining, large enough, and
+ *         not one that failed this request before if another is left. A policy picks one of them
+ *         and knows nothing of requests in flight but what the daemons' rows say. Pure,
+ *         deterministic, no state but its turn.
+ * ADD ONE router/policies/<name>.c and one line in registry.c; the policy suite of
+ *         tests/unit/test_router_core.c then covers it. */
 #ifndef BT_ROUTER_POLICIES_POLICY_H
 #define BT_ROUTER_POLICIES_POLICY_H
 

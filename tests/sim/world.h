@@ -2,11 +2,13 @@
  * that live in it.
  *
  * WHAT    One router core, some prefill and decode cores, all the daemons' own objects, in one
- * process on virtual time. The five seams are replaced: clock (world.now), random (world.rng),
- * network (net.c), transfer (land.c) and engine (engine.c). node.c is what the shells are to the
- * cores; check.c looks at everything after every event. REPLAY  A world is a function of its seed
- * alone: nothing reads the clock, addresses or uninitialised memory. FAILURE world_fail records the
- * first violation; the run stops and main.c prints the line that replays it. */
+ *         process on virtual time. The five seams are replaced: clock (world.now), random
+ *         (world.rng), network (net.c), transfer (land.c) and engine (engine.c). node.c is what the
+ *         shells are to the cores; check.c looks at everything after every event.
+ * REPLAY  A world is a function of its seed alone: nothing reads the clock, addresses or
+ *         uninitialised memory.
+ * FAILURE world_fail records the first violation; the run stops and main.c prints the line that
+ *         replays it. */
 #ifndef BT_TESTS_SIM_WORLD_H
 #define BT_TESTS_SIM_WORLD_H
 
