@@ -416,7 +416,7 @@ static bool is_eos(const bt_router_core *core, uint32_t id)
     return false;
 }
 
-/* True if the request ended with this token. */
+/* True if the request ended with this token; io.token may end it too, by stop or cancel. */
 static bool commit(bt_router_core *core, bt_router_entry *r, const bt_token *token)
 {
     assert(r->committed < r->max_tokens);
@@ -426,6 +426,7 @@ static bool commit(bt_router_core *core, bt_router_entry *r, const bt_token *tok
     core->stats.tokens_total++;
     r->waits = 0;
     core->io.token(core->io.ctx, r->user, index, token, eos);
+    if (!r->used) return true;
     if (eos && !r->ignore_eos) {
         finish(core, r, BT_FINISH_STOP);
         return true;

@@ -35,7 +35,7 @@ struct bt_completion {
     time_t created;
     bool begun; /* the stream's head is out */
     bool failed;
-    bool starting;       /* within bt_completion_start: nobody may free the job */
+    bool held;           /* one of our calls goes on with it: nobody may free the job */
     bt_json_out pending; /* events that the client has not taken */
     size_t pending_sent;
     uint32_t choices_left;
@@ -98,19 +98,19 @@ static void free_job(bt_completion *job)
 
 static void release(bt_completion *job)
 {
-    if (job->choices_left == 0 && job->exchange == NULL && !job->starting) free_job(job);
+    if (job->choices_left == 0 && job->exchange == NULL && !job->held) free_job(job);
 }
 
 static void cancel_choices(bt_completion *job)
 {
-    bool starting = job->starting;
-    job->starting = true; /* cancel ends choices, and the last end would free the job under us */
+    bool held = job->held;
+    job->held = true; /* cancel ends choices, and the last end would free the job under us */
     for (uint32_t i = 0; i < job->choice_count; i++) {
         if (!job->choices[i].ended)
             bt_router_core_cancel(job->owner->core, (uint64_t)(uintptr_t)&job->choices[i],
                                   job->owner->now_ns());
     }
-    job->starting = starting;
+    job->held = held;
 }
 
 /* ---- output ---- */
@@ -278,7 +278,8 @@ static void emit(choice *c, const char *text, size_t bytes, const uint32_t *id)
 void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, bool eos)
 {
     choice *c = (choice *)(uintptr_t)user;
-    bt_completions *owner = c->job->owner;
+    bt_completion *job = c->job;
+    bt_completions *owner = job->owner;
     uint64_t now = owner->now_ns();
     if (index == 0 && owner->on_first_token != NULL)
         owner->on_first_token(owner->arg, now - c->started_ns);
@@ -286,11 +287,14 @@ void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, b
     c->last_token_ns = now;
     c->output_tokens = index + 1;
     char text[BT_DETOK_BYTES_MAX], safe[TEXT_BYTES_MAX];
-    size_t bytes =
-        eos && !c->job->request.ignore_eos ? 0 : bt_detok_push(&c->detok, token->id, text);
+    size_t bytes = eos && !job->request.ignore_eos ? 0 : bt_detok_push(&c->detok, token->id, text);
     size_t safe_bytes = bt_stop_push(&c->stop, text, bytes, safe);
+    job->held =
+        true; /* what follows may end the job: its client reads too slowly, or a stop string */
     emit(c, safe, safe_bytes, &token->id);
     if (c->stop.matched) bt_router_core_stop(owner->core, user, now);
+    job->held = false;
+    release(job);
 }
 
 static void answer(bt_completion *job)
@@ -461,7 +465,7 @@ void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange
         return;
     }
     bt_http_exchange_set_user(exchange, job);
-    job->starting = true;
+    job->held = true;
     for (uint32_t i = 0; i < job->choice_count && !job->failed; i++) {
         bt_err err = {0};
         job->choices_left++;
@@ -473,7 +477,7 @@ void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange
         refused(status, &err, &error);
         fail_job(job, &error);
     }
-    job->starting = false;
+    job->held = false;
     release(job);
 }
 

@@ -54,7 +54,7 @@ typedef struct {
     void *ctx;
     void (*send)(void *ctx, uint32_t daemon, const bt_msg *msg);
     /* Committed token number index of this request; never twice, never out of order. eos: it is an
-     * end-of-sequence id. */
+     * end-of-sequence id. The callee may end this request: core_cancel, core_stop. */
     void (*token)(void *ctx, uint64_t user, uint32_t index, const bt_token *token, bool eos);
     void (*ended)(void *ctx, uint64_t user, const bt_router_end *end);
 } bt_router_io;

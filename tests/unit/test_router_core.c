@@ -35,6 +35,9 @@ typedef struct {
     uint32_t ended_count;
     uint64_t ended_user;
     bt_router_end end;
+    void (*in_token)(bt_router_core *core, uint64_t user,
+                     uint64_t now_ns); /* what the text stage does … */
+    uint32_t in_token_at;              /* … with this token */
 } fixture;
 
 static void on_send(void *ctx, uint32_t daemon, const bt_msg *msg)
@@ -55,6 +58,7 @@ static void on_token(void *ctx, uint64_t user, uint32_t index, const bt_token *t
     assert_int_equal(eos, token->id == EOS);
     f->tokens[f->token_count++] = token->id;
     f->token_user = user;
+    if (f->in_token != NULL && f->in_token_at == index) f->in_token(f->core, user, f->now_ns);
 }
 
 static void on_ended(void *ctx, uint64_t user, const bt_router_end *end)
@@ -814,6 +818,29 @@ static void stop_string(void **state)
     drop(f);
 }
 
+/* The text stage ends the request from within io.token, be the token the first, one in the middle or
+ * the last, or an end of sequence. */
+static void end_within_a_token(void **state)
+{
+    (void)state;
+    for (uint32_t at = 0; at < 6; at++) {
+        for (uint32_t cancel = 0; cancel < 2; cancel++) {
+            fixture *f = start_fleet(1, 1);
+            f->in_token = cancel ? bt_router_core_cancel : bt_router_core_stop;
+            f->in_token_at = at;
+            submit(f, 9, 6);
+            bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
+            if (at == 0)
+                first_token(f, P0, &fence, 0, EOS);
+            else
+                tokens(f, D0, &fence, 0, 6);
+            expect_cancels(f, P0, D0, 1);
+            expect_end(f, cancel ? BT_FINISH_CANCELLED : BT_FINISH_STOP, at + 1, 1);
+            drop(f);
+        }
+    }
+}
+
 static void admission(void **state)
 {
     (void)state;
@@ -1168,6 +1195,7 @@ int main(void)
         cmocka_unit_test(cancel_in_each_state),
         cmocka_unit_test(cancel_while_waiting),
         cmocka_unit_test(stop_string),
+        cmocka_unit_test(end_within_a_token),
         cmocka_unit_test(admission),
         cmocka_unit_test(decode_death_retargets),
         cmocka_unit_test(decode_death_is_a_pause),
