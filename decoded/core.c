@@ -289,7 +289,8 @@ void bt_decode_core_stats(const bt_decode_core *core, bt_decode_stats *ret_stats
     bt_kv_pool_recount(core->pool, &counts);
     ret_stats->blocks_free = counts.free;
     ret_stats->blocks_cached = counts.cached;
-    ret_stats->blocks_held = counts.held + counts.quarantined;
+    ret_stats->blocks_held = counts.held;
+    ret_stats->blocks_quarantined = counts.quarantined;
 }
 
 bt_slot_state bt_decode_core_slot(const bt_decode_core *core, uint32_t slot, bt_fence *ret_fence)

@@ -65,7 +65,7 @@ typedef struct {
 
 typedef struct {
     uint32_t running, waiting; /* decoding; granted and not yet decoding */
-    uint32_t blocks_free, blocks_cached, blocks_held;
+    uint32_t blocks_free, blocks_cached, blocks_held, blocks_quarantined; /* recounted */
     uint32_t slots_free, slots_held, slots_quarantined;
     uint64_t requests_total, refused_total, tokens_total, steps_total, probe_tokens_total,
         cached_tokens_total;

@@ -3,12 +3,14 @@
 void bt_decode_metrics_open(bt_decode_metrics *metrics, bt_metrics *registry, const bt_kv_shape *kv,
                             uint64_t arena_bytes)
 {
-    static const char *const block_states[] = {"free", "cached", "held"};
+    static const char *const block_states[] = {"free", "cached", "held", "quarantined"};
     static const char *const slot_states[] = {"free", "held", "quarantined"};
-    for (uint32_t i = 0; i < 3; i++) {
+    for (uint32_t i = 0; i < 4; i++) {
         const bt_label blocks[] = {{"role", "decode"}, {"state", block_states[i]}};
         metrics->blocks[i] = bt_metrics_gauge(registry, "baton_kv_blocks",
                                               "KV blocks by state, recounted.", blocks, 2);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
         const bt_label slots[] = {{"role", "decode"}, {"state", slot_states[i]}};
         metrics->slots[i] =
             bt_metrics_gauge(registry, "baton_landing_slots", "Landing slots by state.", slots, 2);
@@ -52,6 +54,7 @@ void bt_decode_metrics_update(bt_decode_metrics *metrics, const bt_decode_stats 
     bt_gauge_set(metrics->blocks[0], stats->blocks_free);
     bt_gauge_set(metrics->blocks[1], stats->blocks_cached);
     bt_gauge_set(metrics->blocks[2], stats->blocks_held);
+    bt_gauge_set(metrics->blocks[3], stats->blocks_quarantined);
     bt_gauge_set(metrics->slots[0], stats->slots_free);
     bt_gauge_set(metrics->slots[1], stats->slots_held);
     bt_gauge_set(metrics->slots[2], stats->slots_quarantined);

@@ -6,7 +6,7 @@
 #include "decoded/core.h"
 
 typedef struct {
-    bt_gauge *blocks[3]; /* free, cached, held */
+    bt_gauge *blocks[4]; /* free, cached, held, quarantined */
     bt_gauge *slots[3];  /* free, held, quarantined */
     bt_gauge *running, *waiting;
     bt_counter *requests, *refused, *tokens, *steps, *prefill_tokens, *probe_tokens, *cached_tokens,

@@ -303,6 +303,8 @@ static bt_status open_arena(bt_decoded *daemon, bt_err *err)
     pairings->cell_count = config->cells;
     pairings->cell_bytes = (uint32_t)config->cell_bytes;
     size_t bytes = ((size_t)config->slots + 1) * config->cells * config->cell_bytes;
+    bt_log_info(NULL, "landing arena: %u slots of %u cells, %zu bytes", config->slots,
+                config->cells, bytes);
     return bt_xfer_arena_open(daemon->worker.xfer, bytes, &pairings->arena, err);
 }
 

@@ -2,6 +2,7 @@
  *
  *     --config FILE            read FILE and FILE.d/<name>.conf
  *     --set SECTION.KEY=VALUE  override a key; may be repeated
+ *     --KEY                    of a BOOL key, hyphens for underscores: --set SECTION.KEY=yes
  *     --check-config           say whether the configuration is right, and exit
  *     --dump-config            print the configuration in effect, with its documentation, and exit
  *     --help, --version

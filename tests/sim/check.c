@@ -85,7 +85,7 @@ static void check_node(world *w, const sim_node *node)
     bt_decode_stats s;
     bt_decode_core_stats(node->decode, &s);
     uint32_t probe = (BT_RUN_TOKENS + w->sc.d_block_tokens - 1) / w->sc.d_block_tokens;
-    if (s.blocks_free + s.blocks_cached + s.blocks_held + probe != w->sc.d_blocks)
+    if (s.blocks_free + s.blocks_cached + s.blocks_held + s.blocks_quarantined + probe != w->sc.d_blocks)
         world_fail(w, "node %u: %u free + %u cached + %u held + %u probe blocks are not %u",
                    node->index, s.blocks_free, s.blocks_cached, s.blocks_held, probe,
                    w->sc.d_blocks);
@@ -126,7 +126,7 @@ void check_final(world *w)
             bt_decode_core_stats(node->decode, &s);
             w->stale += s.stale_total;
             w->quarantines += s.quarantines_total;
-            if (s.blocks_held + s.slots_held + s.slots_quarantined + s.running + s.waiting != 0)
+            if (s.blocks_held + s.blocks_quarantined + s.slots_held + s.slots_quarantined + s.running + s.waiting != 0)
                 world_fail(w,
                            "H3: idle node %u holds %u blocks, %u slots, %u quarantined, %u "
                            "running, %u waiting",

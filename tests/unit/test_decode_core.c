@@ -133,7 +133,7 @@ static bt_decode_stats stats(fixture *f)
 {
     bt_decode_stats s;
     bt_decode_core_stats(f->core, &s);
-    assert_int_equal(s.blocks_free + s.blocks_cached + s.blocks_held, USABLE);
+    assert_int_equal(s.blocks_free + s.blocks_cached + s.blocks_held + s.blocks_quarantined, USABLE);
     assert_int_equal(s.slots_free + s.slots_held + s.slots_quarantined, SLOTS);
     return s;
 }
@@ -666,7 +666,7 @@ static void test_grant_lease(void **state)
     expect_refused(f, BT_REFUSE_LEASE);
     log_expect(&f->peer, BT_MSG_CANCEL);
     /* The unpack in flight still writes: its blocks and its slot wait for it. */
-    assert_int_equal(stats(f).blocks_held, 5);
+    assert_int_equal(stats(f).blocks_quarantined, 5);
     say(f, BT_MSG_QUIESCED, fence);
     assert_int_equal(stats(f).slots_free, SLOTS - 1);
     unpack_finish(f, true);
@@ -686,7 +686,7 @@ static void test_decode_lease(void **state)
     }
     at(f, f->now + LEASE);
     expect_refused(f, BT_REFUSE_LEASE);
-    assert_int_equal(stats(f).blocks_held, 5); /* the step in flight writes to them */
+    assert_int_equal(stats(f).blocks_quarantined, 5); /* the step in flight writes to them */
     batch_end(f, BT_OK);
     expect_empty(f);
     /* The router's heartbeats stop. */
