@@ -45,10 +45,10 @@ def test_once_prints_the_answer_alone():
 
 
 @pytest.mark.parametrize("how, code", [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)])
-def test_stays_until_ended_and_leaves_nothing(how, code):
+def test_stays_until_ended_and_leaves_nothing(how, code, tmp_path):
     terminal, stdin = os.openpty()
     demo = subprocess.Popen([DEMO], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                            start_new_session=True)
+                            start_new_session=True, env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
         lines = []
         for line in demo.stdout:
