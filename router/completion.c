@@ -75,9 +75,13 @@ void bt_api_error_reply(bt_http_exchange *exchange, bt_json_out *json, const bt_
 {
     bt_json_reset(json);
     write_error(json, error);
-    bool retry = error->http_status == 429 || error->http_status == 503;
-    bt_http_reply(exchange, error->http_status, "application/json",
-                  retry ? "Retry-After: 1\r\n" : NULL, json->data, json->bytes);
+    char fields[64] = "";
+    if (error->http_status == 429 || error->http_status == 503)
+        snprintf(fields, sizeof(fields), "Retry-After: 1\r\n");
+    else if (error->allow != NULL)
+        snprintf(fields, sizeof(fields), "Allow: %s\r\n", error->allow);
+    bt_http_reply(exchange, error->http_status, "application/json", fields[0] ? fields : NULL,
+                  json->data, json->bytes);
 }
 
 static void fail_job(bt_completion *job, const bt_api_error *error);

@@ -43,7 +43,7 @@ void bt_completion_ended(uint64_t user, const bt_router_end *end);
 void bt_completion_gone(bt_completion *job);
 void bt_completion_writable(bt_completion *job);
 
-/* {"error": {…}} with the status, and Retry-After for 429 and 503. */
+/* {"error": {…}} with the status, Retry-After for 429 and 503, Allow for 405. */
 void bt_api_error_reply(bt_http_exchange *exchange, bt_json_out *json, const bt_api_error *error);
 
 #endif

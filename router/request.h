@@ -41,10 +41,11 @@ typedef struct {
 
 /* What went wrong in OpenAI's terms. */
 typedef struct {
-    int http_status;  /* 400, 404 */
-    const char *type; /* "invalid_request_error" */
-    const char *code; /* "context_length_exceeded", or NULL */
-    char param[32];   /* field, or "" */
+    int http_status;   /* 400, 404 */
+    const char *allow; /* of 405: the method that the path has */
+    const char *type;  /* "invalid_request_error" */
+    const char *code;  /* "context_length_exceeded", or NULL */
+    char param[32];    /* field, or "" */
     char message[320];
 } bt_api_error;
 

@@ -301,15 +301,17 @@ static void serve_completions(bt_router *router, bt_http_exchange *exchange,
     }
 }
 
+/* 404, or 405 with the method that the path allows. */
 static void reply_error(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http,
-                        int status)
+                        const char *allow)
 {
-    bt_api_error error = {.http_status = status, .type = "invalid_request_error"};
+    bt_api_error error = {
+        .http_status = allow != NULL ? 405 : 404, .allow = allow, .type = "invalid_request_error"};
     char path[128], method[32];
     bt_escape(http->head->path.data, http->head->path.bytes, path, sizeof(path));
     bt_escape(http->head->method.data, http->head->method.bytes, method, sizeof(method));
     snprintf(error.message, sizeof(error.message),
-             status == 405 ? "%s is not allowed on %s" : "there is no %s %s", method, path);
+             allow != NULL ? "%s is not allowed on %s" : "there is no %s %s", method, path);
     bt_api_error_reply(exchange, &router->completions.json, &error);
 }
 
@@ -331,9 +333,9 @@ static void on_http(void *arg, bt_http_exchange *exchange, const bt_http_request
     bool health = bt_text_is(http->head->path, "/health"),
          metrics = bt_text_is(http->head->path, "/metrics");
     if (!completions && !models && !model && !health && !metrics)
-        reply_error(router, exchange, http, 404);
+        reply_error(router, exchange, http, NULL);
     else if (completions ? !post : !get)
-        reply_error(router, exchange, http, 405);
+        reply_error(router, exchange, http, completions ? "POST" : "GET");
     else if (completions)
         serve_completions(router, exchange, http);
     else if (models)
