@@ -44,6 +44,16 @@ def test_metrics_are_documented(shared_fleet):
     assert documented_metrics() - exported == set()
 
 
+def test_dump_commands_print_a_configuration():
+    content = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^build/bin/(baton-\w+) +(--set .* --dump-config)$", content, re.M)
+    assert len(commands) == 3
+    for program, args in commands:
+        done = subprocess.run([BIN / program, *args.split()], capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "model=ops/model" in done.stdout
+
+
 def test_example_configurations_are_right(tmp_path):
     content = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     examples = re.findall(r"```ini\n(\[(\w+)\]\n.*?)```", content, re.S)
