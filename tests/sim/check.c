@@ -1,6 +1,6 @@
-/* check.c - the rules of HANDOFF as checks: H1 at each landing, H2 and H5 at each committed token,
- * H4 at each ending, H8 at each FirstToken, conservation of blocks and slots after every event, H3
- * at the end. */
+/* check.c - the rules of HANDOFF as checks: H1 at each landing, H2 and H5 at each committed token, H4 at each ending, H8 at
+ * each FirstToken and Manifest, conservation of blocks and slots and the leases of grants (H3) after every event, and that
+ * nothing is held at the end. */
 #include "tests/sim/world.h"
 
 #include <string.h>
@@ -24,7 +24,63 @@ void check_landing(world *w, sim_node *d, uint32_t slot, const bt_fence *fence)
     }
 }
 
-/* H8 and the order "FirstToken before Manifest", seen from what nodes send. */
+static int find_request(const world *w, const bt_request_id *id)
+{
+    for (uint32_t i = 0; i < w->sc.requests; i++) {
+        if (bt_request_id_equal(&w->requests[i].id, id)) return (int)i;
+    }
+    return -1; /* the probe */
+}
+
+/* Each start of a daemon begins with a clean slate. */
+void check_born(world *w, const sim_node *node)
+{
+    for (uint32_t i = 0; node->role == BT_ROLE_PREFILL && i < SIM_REQUESTS_MAX; i++)
+        memset(&w->attempts[i][node->index], 0, sizeof(w->attempts[i][node->index]));
+    memset(w->grants[node->index], 0, sizeof(w->grants[node->index]));
+}
+
+/* What P was told of an attempt: it holds a ticket until D takes it back. */
+static void ticket_news(world *w, uint32_t p, const bt_msg *msg)
+{
+    int request = find_request(w, &msg->fence.request);
+    if (request < 0 || msg->fence.p_incarnation != w->nodes[p].incarnation) return;
+    if (msg->fence.attempt < w->attempts[request][p].attempt) return;
+    if (msg->fence.attempt > w->attempts[request][p].attempt) {
+        w->attempts[request][p].attempt = msg->fence.attempt;
+        w->attempts[request][p].first = false;
+    }
+    w->attempts[request][p].ticket = msg->kind == BT_MSG_TICKET;
+}
+
+/* What D was told of a grant: any of these extends its lease. */
+static void lease_news(world *w, uint32_t d, const bt_msg *msg)
+{
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        bool all = msg->kind == BT_MSG_RENEW;
+        if (all || msg->fence.slot == slot) w->grants[d][slot].renewed_ns = w->now_ns;
+    }
+}
+
+void check_delivered(world *w, sim_node *node, const bt_msg *msg)
+{
+    switch (msg->kind) {
+    case BT_MSG_TICKET:
+    case BT_MSG_REFUSED:
+    case BT_MSG_CANCEL:
+        if (node->role == BT_ROLE_PREFILL && msg->fence.generation != 0)
+            ticket_news(w, node->index, msg);
+        break;
+    case BT_MSG_RENEW:
+    case BT_MSG_LEASE_RENEW:
+    case BT_MSG_SEALED:
+        if (node->role == BT_ROLE_DECODE) lease_news(w, node->index, msg);
+        break;
+    default: break;
+    }
+}
+
+/* H8: a FirstToken that does not end the request needs this attempt's ticket; and it goes before the Manifest. */
 void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg)
 {
     (void)to;
@@ -35,6 +91,44 @@ void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg)
     if (msg->fence.p_incarnation != w->nodes[from].incarnation)
         world_fail(w, "node %u names incarnation %llu in a %s", from,
                    (unsigned long long)msg->fence.p_incarnation, bt_msg_name(msg->kind));
+    int request = find_request(w, &msg->fence.request);
+    if (request < 0) return;
+    bool current = w->attempts[request][from].attempt == msg->fence.attempt;
+    if (msg->kind == BT_MSG_MANIFEST) {
+        if (!current || !w->attempts[request][from].first)
+            world_fail(
+                w,
+                "H8: node %u sends the Manifest of request %02x attempt %u before its FirstToken",
+                from, msg->fence.request.bytes[0], msg->fence.attempt);
+        return;
+    }
+    if (!msg->first_token.final && !(current && w->attempts[request][from].ticket))
+        world_fail(w,
+                   "H8: node %u sends the FirstToken of request %02x attempt %u without its ticket",
+                   from, msg->fence.request.bytes[0], msg->fence.attempt);
+    if (current) w->attempts[request][from].first = true;
+}
+
+/* H3: no grant outlives its lease by more than a second. A stopped daemon is looked at once it goes on. */
+static void check_leases(world *w, const sim_node *node)
+{
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        bt_fence fence;
+        bool granted = bt_decode_core_slot(node->decode, slot, &fence) == BT_SLOT_GRANTED;
+        bool known = granted && w->grants[node->index][slot].generation == fence.generation &&
+                     w->grants[node->index][slot].p_incarnation == fence.p_incarnation;
+        if (!granted) continue;
+        if (!known || node->frozen_until_ns + 100 * MS > w->now_ns) {
+            w->grants[node->index][slot].generation = fence.generation;
+            w->grants[node->index][slot].p_incarnation = fence.p_incarnation;
+            w->grants[node->index][slot].renewed_ns = w->now_ns;
+        }
+        if (w->now_ns - w->grants[node->index][slot].renewed_ns > sim_lease_ns(&w->sc) + 1 * SEC)
+            world_fail(w,
+                       "H3: slot %u of node %u is granted to generation %u, unrenewed for %.1f s",
+                       slot, node->index, fence.generation,
+                       (double)(w->now_ns - w->grants[node->index][slot].renewed_ns) / 1e9);
+    }
 }
 
 /* H2, H5: every committed token is the one an undisturbed run commits, once, in order. */
@@ -85,7 +179,8 @@ static void check_node(world *w, const sim_node *node)
     bt_decode_stats s;
     bt_decode_core_stats(node->decode, &s);
     uint32_t probe = (BT_RUN_TOKENS + w->sc.d_block_tokens - 1) / w->sc.d_block_tokens;
-    if (s.blocks_free + s.blocks_cached + s.blocks_held + s.blocks_quarantined + probe != w->sc.d_blocks)
+    if (s.blocks_free + s.blocks_cached + s.blocks_held + s.blocks_quarantined + probe !=
+        w->sc.d_blocks)
         world_fail(w, "node %u: %u free + %u cached + %u held + %u probe blocks are not %u",
                    node->index, s.blocks_free, s.blocks_cached, s.blocks_held, probe,
                    w->sc.d_blocks);
@@ -97,7 +192,9 @@ static void check_node(world *w, const sim_node *node)
 void check_after_event(world *w)
 {
     for (uint32_t i = 0; i < SIM_NODES_MAX && !w->failed; i++) {
-        if (w->nodes[i].up) check_node(w, &w->nodes[i]);
+        if (!w->nodes[i].up) continue;
+        check_node(w, &w->nodes[i]);
+        if (w->nodes[i].role == BT_ROLE_DECODE) check_leases(w, &w->nodes[i]);
     }
 }
 
@@ -126,7 +223,9 @@ void check_final(world *w)
             bt_decode_core_stats(node->decode, &s);
             w->stale += s.stale_total;
             w->quarantines += s.quarantines_total;
-            if (s.blocks_held + s.blocks_quarantined + s.slots_held + s.slots_quarantined + s.running + s.waiting != 0)
+            if (s.blocks_held + s.blocks_quarantined + s.slots_held + s.slots_quarantined +
+                    s.running + s.waiting !=
+                0)
                 world_fail(w,
                            "H3: idle node %u holds %u blocks, %u slots, %u quarantined, %u "
                            "running, %u waiting",

@@ -128,7 +128,7 @@ static void start_decode(sim_node *node)
                                .cell_bytes = cell_bytes(w),
                                .quarantine_max = 3,
                                .reserve_tokens = 8,
-                               .lease_ns = w->sc.slow_engine ? 600 * MS : 5 * SEC,
+                               .lease_ns = sim_lease_ns(&w->sc),
                                .cancel_repeat_ns = 300 * MS,
                                .router_timeout_ns = 10 * SEC,
                                .probe_tokens = probe_tokens};
@@ -173,6 +173,7 @@ void node_start(sim_node *node)
     for (uint32_t t = 0; t < BT_RUN_TOKENS; t++) probe_tokens[t] = 10 + t;
     node->up = true;
     node->incarnation = w->next_incarnation++;
+    check_born(w, node);
     node->frozen_until_ns = 0;
     memset(node->peer, 0, sizeof(node->peer));
     memset(&node->engine, 0, sizeof(node->engine));
@@ -255,6 +256,7 @@ static void pair(world *w, uint32_t p, uint32_t d)
 
 static void node_message(world *w, sim_event *event, sim_node *node, const bt_msg *msg)
 {
+    check_delivered(w, node, msg);
     if (event->ucx) {
         bool paired =
             node->peer[event->a].up && node->peer[event->a].incarnation == event->a_incarnation;

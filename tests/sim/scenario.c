@@ -93,6 +93,11 @@ void scenario_draw(world *w, uint64_t seed)
     }
 }
 
+uint64_t sim_lease_ns(const scenario *s)
+{
+    return s->slow_engine ? 600 * MS : 5 * SEC;
+}
+
 bool scenario_undisturbed(const scenario *s)
 {
     return !(s->loss | s->duplicate | s->reorder | s->corrupt | s->slow | s->crashes | s->freezes |

@@ -57,6 +57,7 @@ typedef struct {
 } scenario;
 
 void scenario_draw(world *w, uint64_t seed);
+uint64_t sim_lease_ns(const scenario *s); /* of a grant */
 void scenario_print(const world *w);
 bool scenario_undisturbed(const scenario *s);
 
@@ -164,6 +165,15 @@ struct world {
     uint64_t link_clock_ns[SIM_NODES_MAX + 1][SIM_NODES_MAX + 1][2]; /* FIFO: last delivery time */
     sim_request requests[SIM_REQUESTS_MAX];
     uint64_t next_incarnation;
+    /* what checkers remember: the latest attempt of each request at each P, and when each grant of D was last renewed */
+    struct {
+        uint32_t attempt;
+        bool ticket, first;
+    } attempts[SIM_REQUESTS_MAX][SIM_PREFILL_MAX];
+    struct {
+        uint64_t p_incarnation, renewed_ns;
+        uint32_t generation;
+    } grants[SIM_NODES_MAX][SIM_SLOTS];
     /* what checkers count */
     uint64_t quarantines, refused_digests, retries, landed, stale;
     bool failed;
@@ -208,6 +218,8 @@ void node_hello(sim_node *node);
 
 /* check.c */
 void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg);
+void check_delivered(world *w, sim_node *node, const bt_msg *msg);
+void check_born(world *w, const sim_node *node);
 void check_landing(world *w, sim_node *d, uint32_t slot, const bt_fence *fence);
 void check_token(world *w, sim_request *request, uint32_t index, uint32_t id);
 void check_ended(world *w, sim_request *request, const bt_router_end *end);
