@@ -67,6 +67,7 @@ typedef struct {
 
 bt_status bt_xfer_create(const bt_xfer_config *config, const bt_xfer_handler *handler,
                          bt_xfer **ret_xfer, bt_err *err);
+/* Peers still connected are disconnected first; no message is delivered any more. */
 void bt_xfer_destroy(bt_xfer *xfer);
 
 void bt_xfer_version(uint32_t *ret_major, uint32_t *ret_minor);

@@ -522,6 +522,38 @@ static void test_oversize_messages_are_dropped(void **state)
     run_pair(oversize_p, oversize_d, NULL, 0);
 }
 
+/* D has heard nothing of what P sent when it destroys: by then its owner may be gone, so it stays unheard. */
+static void late_p(side *s)
+{
+    side_connect(s, P_TAG);
+    meet(s);
+    for (uint32_t i = 0; i < 100; i++) send_retry(s, "x", 1);
+    for (uint32_t i = 0; i < 1000; i++) bt_xfer_progress(s->xfer);
+    char byte = 's';
+    CHECK(send(s->socket, &byte, 1, 0) == 1);
+    CHECK(recv(s->socket, &byte, 1, 0) == 1);
+    side_close(s);
+}
+
+static void late_d(side *s)
+{
+    side_connect(s, D_TAG);
+    send_retry(s, "y", 1);
+    meet(s);
+    char byte;
+    CHECK(recv(s->socket, &byte, 1, 0) == 1);
+    uint64_t messages = s->messages;
+    side_close(s);
+    CHECK(s->messages == messages);
+    CHECK(send(s->socket, &byte, 1, 0) == 1);
+}
+
+static void test_destroy_delivers_nothing(void **state)
+{
+    (void)state;
+    run_pair(late_p, late_d, NULL, 0);
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -534,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_death_tcp),
         cmocka_unit_test(test_damaged_cards_are_refused),
         cmocka_unit_test(test_oversize_messages_are_dropped),
+        cmocka_unit_test(test_destroy_delivers_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

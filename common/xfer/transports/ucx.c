@@ -59,6 +59,7 @@ static ucs_status_t on_am(void *arg, const void *header, size_t header_bytes, vo
                           size_t bytes, const ucp_am_recv_param_t *param)
 {
     ucx_xfer *xfer = arg;
+    if (xfer->is_ending) return UCS_OK;
     uint64_t sender;
     if (header_bytes != sizeof(sender) || bytes > BT_XFER_MESSAGE_BYTES_MAX ||
         (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0) {
@@ -211,6 +212,7 @@ static void ucx_destroy(bt_xfer *base)
     ucx_xfer *xfer = (ucx_xfer *)base;
     assert(!xfer->in_progress);
     while (xfer->peers != NULL) ucx_disconnect(&xfer->peers->base);
+    xfer->is_ending = true;
     for (uint32_t i = 0; i < CLOSING_ROUNDS_MAX && xfer->closing != NULL; i++) {
         ucx_closing_step(xfer);
         ucp_worker_progress(xfer->worker);

@@ -42,6 +42,7 @@ typedef struct {
     ucp_worker_h worker;
     int fd;
     bool in_progress;
+    bool is_ending;   /* destroy: what still comes has no reader */
     bt_envelope kind; /* with UCX's version */
     uint8_t address[BT_XFER_ADDRESS_BYTES_MAX];
     uint32_t address_bytes;
