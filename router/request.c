@@ -254,15 +254,17 @@ static bool take_sampling(const bt_request_context *context, const json_t *root,
         !take_number(root, "temperature", temperature_range, &temperature, error) ||
         !take_number(root, "top_p", p_range, &top_p, error))
         return false;
-    if (top_p == 0) top_p = 1e-6; /* the most likely token alone */
+    if (top_p < 1e-6) top_p = 1e-6; /* the most likely token alone; less is 0 as a float */
     request->max_tokens =
         (uint32_t)(max_tokens > context->context_tokens_max ? context->context_tokens_max
                                                             : max_tokens);
     request->seeded = field(root, "seed") != NULL;
-    request->sampling = (bt_sampling){.temperature = (float)temperature,
-                                      .top_p = (float)top_p,
-                                      .top_k = top_k > 0 ? (uint32_t)top_k : 0,
-                                      .seed = (uint64_t)seed};
+    request->sampling =
+        (bt_sampling){.temperature = (float)temperature,
+                      .top_p = (float)top_p,
+                      /* As many as there are is no limit, and what daemons take ends there. */
+                      .top_k = top_k > 0 && top_k < context->vocab ? (uint32_t)top_k : 0,
+                      .seed = (uint64_t)seed};
     return true;
 }
 
