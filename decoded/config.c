@@ -9,7 +9,7 @@ static const bt_config_key keys[] = {
      .doc = "ZeroMQ endpoint where prefill daemons dial to pair; port 0: any free one."},
     {"decode", "seqs", BT_CONFIG_U32, FIELD(seqs_max), .default_text = "64", .min = 1, .max = 4096,
      .doc = "Sequences granted and decoding at once."},
-    {"decode", "slots", BT_CONFIG_U32, FIELD(slots), .default_text = "16", .min = 1, .max = 1024,
+    {"decode", "slots", BT_CONFIG_U32, FIELD(slots), .default_text = "16", .min = 1, .max = BT_SLOTS_MAX,
      .doc = "Landing slots: handoffs that may arrive at once."},
     {"decode", "cells", BT_CONFIG_U32, FIELD(cells), .default_text = "4", .min = 1, .max = BT_CELLS_MAX,
      .doc = "Frames of one handoff that may lie in the landing arena at once."},

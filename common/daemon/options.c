@@ -14,6 +14,9 @@ bt_status bt_worker_options_check(const bt_worker_options *options, bt_err *err)
     if (options->batch_tokens % BT_RUN_TOKENS != 0)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "batch_tokens is a multiple of %u, not %u",
                        BT_RUN_TOKENS, options->batch_tokens);
+    if (options->context_tokens != 0 && options->context_tokens < BT_RUN_TOKENS)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "context_tokens is 0 or at least %u, not %u",
+                       BT_RUN_TOKENS, options->context_tokens);
     if (options->router_key[0] != '\0' &&
         (options->key_file[0] == '\0' || options->keys_file[0] == '\0'))
         return BT_FAIL(err, BT_ERR_ARGUMENT, "router_key needs key_file and keys_file");
