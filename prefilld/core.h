@@ -28,8 +28,8 @@ typedef struct {
     uint32_t
         batch_tokens_max; /* tokens of one engine batch; chunks are multiples of 64 but the last */
     uint32_t batch_seqs_max;
-    uint32_t staging_bytes; /* memory to pack frames into, cut in staging_count pieces */
-    uint32_t staging_count;
+    uint32_t staging_bytes; /* of one piece of staging: the largest frame that is packed */
+    uint32_t staging_count; /* pieces: frames packed or on their way at once */
     uint64_t
         pin_lease_ns; /* KV without Accepted is held this long at most after the compute ended */
     uint64_t tombstone_ns;        /* one maximum lease */

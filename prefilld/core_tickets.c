@@ -103,7 +103,7 @@ static uint32_t ticket_take(bt_prefill_core *core, uint32_t peer, const bt_msg *
     p_ticket *t = &core->tickets[ticket];
     uint32_t *next_run = t->next_run;
     size_t cell_bytes = core->peers[peer].info.cell_bytes;
-    size_t piece_bytes = core->config.staging_bytes / core->config.staging_count;
+    size_t piece_bytes = core->config.staging_bytes;
     *t = (p_ticket){.used = true,
                     .probe = msg->ticket.probe,
                     .fence = msg->fence,

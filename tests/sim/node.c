@@ -98,7 +98,7 @@ static void start_prefill(sim_node *node)
                                 .requests_max = 8,
                                 .batch_tokens_max = w->sc.batch_tokens,
                                 .batch_seqs_max = 4,
-                                .staging_bytes = cell_bytes(w) * 4,
+                                .staging_bytes = cell_bytes(w),
                                 .staging_count = 4,
                                 .pin_lease_ns = 8 * SEC,
                                 .tombstone_ns = 30 * SEC,

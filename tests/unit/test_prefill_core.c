@@ -78,7 +78,7 @@ static bt_prefill_config config_default(void)
                                .requests_max = 4,
                                .batch_tokens_max = 128,
                                .batch_seqs_max = 4,
-                               .staging_bytes = STAGING * CELL_BYTES,
+                               .staging_bytes = CELL_BYTES,
                                .staging_count = STAGING,
                                .pin_lease_ns = 1000 * MS,
                                .tombstone_ns = 5000 * MS,
