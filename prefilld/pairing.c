@@ -70,28 +70,39 @@ static void report(const bt_pairing *pairing)
     bt_worker_send_router(pairing->owner->worker, &msg);
 }
 
-/* Lets go of endpoint, link and watch; what the core has to know it was told before. */
+/* Lets go of endpoint, link and watch; what the core has to know it was told before. They are taken out of the pairing
+ * first: disconnecting completes puts in flight, and those callbacks come back to this pairing. */
 static void release(bt_pairing *pairing)
 {
-    bt_link_close(pairing->link);
-    bt_process_watch_close(pairing->watch);
-    bt_xfer_disconnect(pairing->peer);
+    bt_link *link = pairing->link;
+    bt_process_watch *watch = pairing->watch;
+    bt_xfer_peer *peer = pairing->peer;
     pairing->link = NULL;
     pairing->watch = NULL;
     pairing->peer = NULL;
     if (pairing->mb_gauge != NULL) bt_gauge_set(pairing->mb_gauge, 0);
+    bt_link_close(link);
+    bt_process_watch_close(watch);
+    bt_xfer_disconnect(peer);
+}
+
+/* Into a state in which the core does not know it. The state comes first, for the callbacks of release. */
+static void leave(bt_pairing *pairing, bt_pairing_state state)
+{
+    bool known = known_to_core(pairing);
+    pairing->state = state;
+    if (known) bt_prefill_core_peer_down(pairing->owner->core, pairing->index, bt_loop_now_ns());
+    release(pairing);
 }
 
 static void refuse(bt_pairing *pairing, const char *reason)
 {
-    if (pairing->state == BT_PAIRING_REFUSED) return;
+    if (pairing->state == BT_PAIRING_REFUSED || pairing->state == BT_PAIRING_NONE) return;
     bt_log_error(NULL, "pair with %s refused: %s", pairing->name, reason);
-    if (known_to_core(pairing))
-        bt_prefill_core_peer_down(pairing->owner->core, pairing->index, bt_loop_now_ns());
-    pairing->state = BT_PAIRING_REFUSED;
+    /* Before the core hears of it: the reason may be the core's own text. */
     snprintf(pairing->reason, sizeof(pairing->reason), "%s", reason);
+    leave(pairing, BT_PAIRING_REFUSED);
     report(pairing);
-    release(pairing);
 }
 
 static void end(bt_pairing *pairing, const char *why)
@@ -99,10 +110,19 @@ static void end(bt_pairing *pairing, const char *why)
     if (pairing->state == BT_PAIRING_NONE) return;
     bt_log_warning(NULL, "pair with %s ends (was %s): %s", pairing->name,
                    state_names[pairing->state], why);
-    if (known_to_core(pairing))
-        bt_prefill_core_peer_down(pairing->owner->core, pairing->index, bt_loop_now_ns());
-    release(pairing);
-    pairing->state = BT_PAIRING_NONE;
+    leave(pairing, BT_PAIRING_NONE);
+}
+
+/* The endpoint broke although both live. R fails what was on it and asks for the pair anew. */
+static void broken(bt_pairing *pairing, const char *why)
+{
+    snprintf(pairing->reason, sizeof(pairing->reason), "%s", why);
+    bt_msg msg;
+    status_msg(pairing, &msg);
+    msg.pair_status.ready = false;
+    bool was_ready = pairing->state == BT_PAIRING_READY;
+    end(pairing, why);
+    if (was_ready) bt_worker_send_router(pairing->owner->worker, &msg);
 }
 
 static void on_death(void *arg)
@@ -145,6 +165,15 @@ static void measure(bt_pairing *pairing)
     }
 }
 
+/* D may grant its probe now. */
+static void start_probe(bt_pairing *pairing)
+{
+    bt_msg msg;
+    status_msg(pairing, &msg);
+    bt_err err;
+    if (bt_link_send(pairing->link, &msg, &err) != BT_OK) end(pairing, err.message);
+}
+
 static void measured(bt_pairing *pairing)
 {
     size_t cell = pairing->cell_bytes < pairing->owner->staging_bytes
@@ -169,10 +198,7 @@ static void measured(bt_pairing *pairing)
                             .cell_count = pairing->cell_count,
                             .cell_bytes = pairing->cell_bytes};
     bt_prefill_core_peer_up(pairing->owner->core, pairing->index, &info, bt_loop_now_ns());
-    bt_msg msg; /* D may grant its probe now */
-    status_msg(pairing, &msg);
-    bt_err err;
-    if (bt_link_send(pairing->link, &msg, &err) != BT_OK) end(pairing, err.message);
+    start_probe(pairing);
 }
 
 bool bt_pairings_put_done(bt_pairings *pairings, bt_xfer_peer *peer, uint64_t tag, bt_status status)
@@ -189,6 +215,22 @@ bool bt_pairings_put_done(bt_pairings *pairings, bt_xfer_peer *peer, uint64_t ta
             measure(pairing);
     }
     return true;
+}
+
+/* A frame is one run of one layer at least: without room for it no handoff could ever begin. */
+static bt_status check_frame_fits(const bt_pairing *pairing, bt_err *err)
+{
+    const bt_hello *me = &pairing->owner->worker->hello;
+    bt_wire_shape wire = {.dtype = pairing->wire, .head_dim = me->head_dim};
+    size_t bytes = bt_wire_frame_bytes(&wire, 1, me->kv_heads);
+    if (bytes > pairing->cell_bytes)
+        return BT_FAIL(err, BT_ERR_LIMIT, "a run of %zu bytes does not fit decode.cell_bytes=%u",
+                       bytes, pairing->cell_bytes);
+    if (bytes > pairing->owner->staging_bytes)
+        return BT_FAIL(err, BT_ERR_LIMIT,
+                       "a run of %zu bytes does not fit prefill.staging_bytes=%zu", bytes,
+                       pairing->owner->staging_bytes);
+    return BT_OK;
 }
 
 static bt_status connect_peer(bt_pairing *pairing, const bt_msg *msg, bt_err *err)
@@ -210,6 +252,8 @@ static bt_status connect_peer(bt_pairing *pairing, const bt_msg *msg, bt_err *er
     pairing->slot_count = msg->pair_accept.slot_count;
     pairing->cell_count = msg->pair_accept.cell_count;
     pairing->cell_bytes = msg->pair_accept.cell_bytes;
+    status = check_frame_fits(pairing, err);
+    if (status != BT_OK) return status;
     bt_seal_init(&pairing->seal, msg->pair_accept.secret, BT_ROLE_PREFILL);
     status = bt_xfer_connect(worker->xfer, msg->pair_accept.worker_address,
                              msg->pair_accept.worker_address_bytes, worker->hello.incarnation,
@@ -254,7 +298,12 @@ static void on_pair_message(void *arg, const bt_msg *msg)
 {
     bt_pairing *pairing = arg;
     if (msg->kind == BT_MSG_PAIR_ACCEPT) on_accept(pairing, msg);
-    if (msg->kind == BT_MSG_PAIR_REFUSE) refuse(pairing, msg->pair_refuse.reason);
+    if (msg->kind == BT_MSG_PAIR_REFUSE) {
+        if (pairing->state == BT_PAIRING_READY)
+            broken(pairing, msg->pair_refuse.reason);
+        else
+            refuse(pairing, msg->pair_refuse.reason);
+    }
     bt_worker_arm(pairing->owner->worker);
 }
 
@@ -262,30 +311,22 @@ static void on_pair_link(void *arg, bt_zlink link)
 {
     bt_pairing *pairing = arg;
     if (link == BT_ZLINK_UP && pairing->state == BT_PAIRING_DIAL) say_hello(pairing);
-    if (link == BT_ZLINK_REFUSED) refuse(pairing, "it does not know our key");
+    if (link == BT_ZLINK_UP && pairing->state == BT_PAIRING_PROBE)
+        start_probe(
+            pairing); /* the one before may be lost with the connection; D heeds the first */
+    if (link == BT_ZLINK_REFUSED && pairing->state == BT_PAIRING_DIAL)
+        refuse(pairing, "it does not know our key");
 }
 
-void bt_pairings_pair(bt_pairings *pairings, const bt_msg *msg)
+static void dial(bt_pairing *pairing, const bt_msg *msg)
 {
-    bt_pairing *pairing = find_any(pairings, msg->pair.d_incarnation);
-    if (pairing != NULL) { /* a router that restarted asks for what we have */
-        if (pairing->state == BT_PAIRING_READY || pairing->state == BT_PAIRING_REFUSED)
-            report(pairing);
-        return;
-    }
-    for (uint32_t i = 0; i < BT_PEERS_MAX && pairing == NULL; i++) {
-        if (pairings->list[i].state == BT_PAIRING_NONE) pairing = &pairings->list[i];
-    }
-    if (pairing == NULL) {
-        bt_log_error(NULL, "no room to pair with %s: %u pairs is the most", msg->pair.name,
-                     BT_PEERS_MAX);
-        return;
-    }
+    bt_worker *worker = pairing->owner->worker;
     pairing->d_incarnation = msg->pair.d_incarnation;
     snprintf(pairing->name, sizeof(pairing->name), "%s", msg->pair.name);
     pairing->transport[0] = pairing->reason[0] = '\0';
     pairing->state = BT_PAIRING_DIAL;
     pairing->mb_per_s = 0;
+    pairing->mb_gauge = NULL;
     bt_link_handler handler = {
         .arg = pairing, .on_message = on_pair_message, .on_link = on_pair_link};
     static const uint8_t no_key[32];
@@ -293,15 +334,54 @@ void bt_pairings_pair(bt_pairings *pairings, const bt_msg *msg)
     bool curve = memcmp(msg->pair.curve_public, no_key, sizeof(no_key)) != 0;
     if (curve) bt_link_key_text(msg->pair.curve_public, key);
     bt_err err;
-    if (bt_link_dial(pairings->worker->zctx, pairings->worker->loop, msg->pair.endpoint,
-                     curve ? key : NULL, &handler, &pairing->link, &err) != BT_OK)
+    if (bt_link_dial(worker->zctx, worker->loop, msg->pair.endpoint, curve ? key : NULL, &handler,
+                     &pairing->link, &err) != BT_OK)
         refuse(pairing, err.message);
+}
+
+/* R asks again when it restarted, and while no answer has come. */
+static void asked_again(bt_pairing *pairing, const bt_msg *msg)
+{
+    if (pairing->state == BT_PAIRING_READY || pairing->state == BT_PAIRING_REFUSED) report(pairing);
+    if (pairing->state != BT_PAIRING_DIAL) return;
+    /* Hello or answer may be lost. A new connection, since an answer to the old Hello would bring a secret that D has
+     * replaced by then. */
+    release(pairing);
+    dial(pairing, msg);
+}
+
+void bt_pairings_pair(bt_pairings *pairings, const bt_msg *msg)
+{
+    bt_pairing *pairing = find_any(pairings, msg->pair.d_incarnation);
+    if (pairing != NULL) {
+        asked_again(pairing, msg);
+        return;
+    }
+    for (uint32_t i = 0; i < BT_PEERS_MAX && pairing == NULL; i++) {
+        if (pairings->list[i].state == BT_PAIRING_NONE) pairing = &pairings->list[i];
+    }
+    if (pairing == NULL)
+        bt_log_error(NULL, "no room to pair with %s: %u pairs is the most", msg->pair.name,
+                     BT_PEERS_MAX);
+    else
+        dial(pairing, msg);
 }
 
 void bt_pairings_unpair(bt_pairings *pairings, uint64_t d_incarnation)
 {
     bt_pairing *pairing = find_any(pairings, d_incarnation);
     if (pairing != NULL) end(pairing, "the router says it is gone");
+}
+
+void bt_pairings_peer_error(bt_pairings *pairings, const bt_xfer_peer *peer, const char *why)
+{
+    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
+        bt_pairing *pairing = &pairings->list[i];
+        if (pairing->state == BT_PAIRING_NONE || pairing->peer != peer) continue;
+        char reason[BT_REASON_BYTES_MAX];
+        snprintf(reason, sizeof(reason), "UCX: %s", why);
+        broken(pairing, reason);
+    }
 }
 
 void bt_pairings_report(bt_pairings *pairings)
@@ -322,6 +402,8 @@ void bt_pairings_report(bt_pairings *pairings)
 void bt_pairings_finish(bt_pairings *pairings)
 {
     for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
-        if (pairings->list[i].state != BT_PAIRING_NONE) release(&pairings->list[i]);
+        if (pairings->list[i].state == BT_PAIRING_NONE) continue;
+        pairings->list[i].state = BT_PAIRING_NONE;
+        release(&pairings->list[i]);
     }
 }

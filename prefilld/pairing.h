@@ -62,6 +62,8 @@ void bt_pairings_unpair(bt_pairings *pairings, uint64_t d_incarnation);
 /* A put of the measurement completed: true if it was one. */
 bool bt_pairings_put_done(bt_pairings *pairings, bt_xfer_peer *peer, uint64_t tag,
                           bt_status status);
+/* UCX calls the endpoint broken: the pair ends, R hears of it and asks for it anew. */
+void bt_pairings_peer_error(bt_pairings *pairings, const bt_xfer_peer *peer, const char *why);
 /* NULL if that incarnation is no peer that the core knows. */
 bt_pairing *bt_pairings_find(bt_pairings *pairings, uint64_t d_incarnation);
 bt_pairing *bt_pairings_at(bt_pairings *pairings, uint32_t index);

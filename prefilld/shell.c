@@ -132,17 +132,16 @@ static void on_peer_message(void *shell, uint64_t sender, const void *data, size
 static void on_put(void *shell, bt_xfer_peer *peer, uint64_t tag, bt_status status)
 {
     bt_prefilld *daemon = shell;
-    if (bt_pairings_put_done(&daemon->pairings, peer, tag, status)) return;
-    bt_prefill_core_put_done(daemon->core, tag, status, bt_loop_now_ns());
+    if (!bt_pairings_put_done(&daemon->pairings, peer, tag, status))
+        bt_prefill_core_put_done(daemon->core, tag, status, bt_loop_now_ns());
     after_event(daemon);
 }
 
 static void on_peer_error(void *shell, bt_xfer_peer *peer, const char *why)
 {
-    (void)shell;
-    (void)peer;
-    bt_log_info(NULL, "UCX reports a peer error: %s",
-                why); /* a hint only: process death and the router decide */
+    bt_prefilld *daemon = shell;
+    bt_pairings_peer_error(&daemon->pairings, peer, why);
+    after_event(daemon);
 }
 
 static void on_tick(void *shell)
