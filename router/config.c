@@ -1,6 +1,8 @@
 #include "router/config.h"
 
 #include "common/base/log.h"
+#include "common/daemon/listen.h"
+#include "router/policies/policy.h"
 
 #define FIELD(field) BT_CONFIG_FIELD(bt_router_options, field)
 
@@ -48,9 +50,21 @@ static const bt_config_key keys[] = {
 };
 /* clang-format on */
 
+static bt_status check(const void *config, bt_err *err)
+{
+    const bt_router_options *options = config;
+    if (bt_router_policy_find(options->policy) == NULL)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "there is no policy '%s'", options->policy);
+    if ((options->key_file[0] == '\0') != (options->keys_file[0] == '\0'))
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "key_file and keys_file need each other");
+    bt_listen listen;
+    return bt_listen_parse(options->http_listen, &listen, err);
+}
+
 static const bt_config_table table = {.keys = keys,
                                       .key_count = sizeof(keys) / sizeof(keys[0]),
-                                      .struct_bytes = sizeof(bt_router_options)};
+                                      .struct_bytes = sizeof(bt_router_options),
+                                      .check = check};
 
 const bt_daemon_spec bt_router_spec = {
     .name = "baton-router",

@@ -10,7 +10,6 @@
 #include "common/net/link.h"
 #include "common/weights/model.h"
 #include "router/completion.h"
-#include "router/policies/policy.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -492,8 +491,6 @@ static bt_status create_core(bt_router *router, bt_err *err)
     memcpy(config.eos_ids, model->eos_ids, sizeof(config.eos_ids));
     bt_random_bytes(&config.incarnation, sizeof(config.incarnation));
     config.incarnation |= 1;
-    if (bt_router_policy_find(o->policy) == NULL)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "there is no policy '%s'", o->policy);
     bt_router_io io = {router, io_send, io_token, io_ended};
     size_t bytes = (bt_router_core_bytes(&config) + 63) & ~(size_t)63;
     router->core_memory = aligned_alloc(64, bytes);

@@ -1,5 +1,7 @@
 #include "common/daemon/options.h"
 
+#include "common/daemon/listen.h"
+
 const char *const bt_kv_dtype_choices[] = {"auto", "f32", "bf16", "fp8", "int8", NULL};
 const char *const bt_wire_dtype_choices[] = {"auto", "raw", "f32", "bf16", "fp8", "int8", NULL};
 
@@ -20,5 +22,6 @@ bt_status bt_worker_options_check(const bt_worker_options *options, bt_err *err)
     if (options->router_key[0] != '\0' &&
         (options->key_file[0] == '\0' || options->keys_file[0] == '\0'))
         return BT_FAIL(err, BT_ERR_ARGUMENT, "router_key needs key_file and keys_file");
-    return BT_OK;
+    bt_listen listen;
+    return bt_listen_parse(options->metrics_listen, &listen, err);
 }

@@ -189,7 +189,8 @@ void bt_worker_send_router(bt_worker *worker, const bt_msg *msg)
 {
     bt_err err;
     bt_status status = bt_link_send(worker->router, msg, &err);
-    if (status != BT_OK && msg->kind != BT_MSG_HEARTBEAT)
+    bool repeated = msg->kind == BT_MSG_HELLO || msg->kind == BT_MSG_HEARTBEAT;
+    if (status != BT_OK && !repeated)
         bt_log_warning(NULL, "%s to the router was not sent: %s", bt_msg_name(msg->kind),
                        err.message);
 }

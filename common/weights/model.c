@@ -52,6 +52,17 @@ static bt_status read_member(const bt_model *model, const char *file, bool optio
     return status;
 }
 
+/* The parser sees bytes and names the file alone; whoever reads the message needs the folder too. */
+static bt_status parse_config(bt_model *model, const char *config, size_t config_bytes,
+                              const char *generation, size_t generation_bytes, bt_err *err)
+{
+    bt_err inner = {0};
+    bt_status status =
+        bt_config_parse(config, config_bytes, generation, generation_bytes, &model->config, &inner);
+    if (status == BT_OK) return BT_OK;
+    return BT_FAIL(err, status, "%s/%s", model->dir, inner.message);
+}
+
 static bt_status load_config(bt_model *model, bt_err *err)
 {
     char *config = NULL, *generation = NULL;
@@ -62,8 +73,7 @@ static bt_status load_config(bt_model *model, bt_err *err)
     status = read_member(model, "generation_config.json", true, BT_CONFIG_BYTES_MAX, &generation,
                          &generation_bytes, err);
     if (status == BT_OK)
-        status = bt_config_parse(config, config_bytes, generation, generation_bytes, &model->config,
-                                 err);
+        status = parse_config(model, config, config_bytes, generation, generation_bytes, err);
     free(config);
     free(generation);
     return status;
