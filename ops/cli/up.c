@@ -3,6 +3,7 @@
  * Writes keys and one config file for each daemon into a private folder and hands the processes to
  * fleet.c. Everything runs as it would on many machines: CURVE keys, roles by key, pairing, probes.
  */
+#include "common/base/parse.h"
 #include "ops/cli/command.h"
 #include "ops/cli/fleet.h"
 
@@ -58,8 +59,10 @@ static const char help[] =
 
 static int usage_error(const char *fmt, const char *value)
 {
+    char text[128];
+    bt_escape(value, strlen(value), text, sizeof(text));
     fputs("baton up: ", stderr);
-    fprintf(stderr, fmt, value);
+    fprintf(stderr, fmt, text);
     fputs("; `baton up --help` tells the options\n", stderr);
     return BT_EXIT_USAGE;
 }

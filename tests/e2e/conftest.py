@@ -38,6 +38,17 @@ def generate(*args, model=MODEL, **kwargs):
     return json.loads(run_baton("generate", "--model", model, "--json", *args, **kwargs).stdout)
 
 
+def post(port, path, body, timeout=60, headers=None):
+    """Status and parsed JSON of one POST; body may be raw bytes."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request("POST", path, raw, {"Content-Type": "application/json", **(headers or {})})
+    response = connection.getresponse()
+    data = response.read()
+    connection.close()
+    return response.status, json.loads(data)
+
+
 class Fleet:
     """A running `baton up`."""
 
@@ -91,14 +102,7 @@ class Fleet:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def post(self, path, body, timeout=60, headers=None):
-        """Status and parsed JSON of one POST; body may be raw bytes."""
-        connection = self.connect(timeout)
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request("POST", path, raw, {"Content-Type": "application/json", **(headers or {})})
-        response = connection.getresponse()
-        data = response.read()
-        connection.close()
-        return response.status, json.loads(data)
+        return post(self.port, path, body, timeout, headers)
 
     def complete(self, prompt, **fields):
         """One choice of /v1/completions, not streamed: text, token_ids, finish_reason; and the usage."""
