@@ -345,7 +345,10 @@ void bt_fleet_close(bt_fleet *fleet)
         int status;
         pid_t pid = waitpid(-1, &status, WNOHANG);
         bt_fleet_member *member = pid > 0 ? member_of(fleet, pid) : NULL;
-        if (member != NULL) member->pid = 0;
+        if (member != NULL) {
+            member->pid = 0;
+            if (status != 0) describe_exit(member, status);
+        }
         if (pid > 0) continue;
         if (now_ns() > end) signal_all(fleet, SIGKILL);
         struct pollfd fd = {fleet->signal_fd, POLLIN, 0};

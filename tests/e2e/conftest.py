@@ -184,7 +184,10 @@ def running_fleet(*args):
     try:
         yield fleet.wait_ready()
     finally:
-        fleet.stop()
+        code = fleet.stop()
+    assert code == 0, fleet.log_text()
+    # In a build with sanitizers the daemons report leaks as they end.
+    assert not re.search(r"Sanitizer: |runtime error: ", fleet.log_text()), fleet.log_text()
 
 
 @pytest.fixture(scope="session")
