@@ -144,7 +144,7 @@ typedef struct {
     X(HEARTBEAT,       3) /* both ways Z  load one way; "the router lives" the other */             \
     X(PAIR,            4) /* R -> P    Z  pair with this D */                                       \
     X(UNPAIR,          5) /* R -> P    Z  that D incarnation is gone */                             \
-    X(PAIR_STATUS,     6) /* P -> R    Z  ready with transport and GB/s, or refused and why */      \
+    X(PAIR_STATUS,     6) /* P -> R,D  Z  ready with transport and GB/s, or refused and why */      \
     X(PAIR_HELLO,      7) /* P -> D    Z  checked before any UCX address is used */                 \
     X(PAIR_ACCEPT,     8) /* D -> P    Z  wire format agreed, arena, rkey, secret */                \
     X(PAIR_REFUSE,     9) /* D -> P    Z  both sides' values in the text */                         \

@@ -358,6 +358,17 @@ static void finish_job(bt_completion *job)
     flush(job);
 }
 
+/* Daemons that stayed full to the end are the client's cue to come back (H8); anything else is ours. */
+static void failed(const bt_router_end *end, bt_api_error *ret_error)
+{
+    bool full = end->refused == BT_REFUSE_FULL;
+    *ret_error = (bt_api_error){.http_status = full ? 429 : 503,
+                                .type = full ? "rate_limit_error" : "server_error",
+                                .code = full ? "rate_limit_exceeded" : "upstream_failed"};
+    snprintf(ret_error->message, sizeof(ret_error->message),
+             "the request failed after %u attempts: %s", end->attempts, end->text);
+}
+
 void bt_completion_ended(uint64_t user, const bt_router_end *end)
 {
     choice *c = (choice *)(uintptr_t)user;
@@ -385,10 +396,8 @@ void bt_completion_ended(uint64_t user, const bt_router_end *end)
     }
     job->choices_left--;
     if (end->reason == BT_FINISH_FAILED) {
-        bt_api_error error = {
-            .http_status = 503, .type = "server_error", .code = "upstream_failed"};
-        snprintf(error.message, sizeof(error.message), "the request failed after %u attempts: %s",
-                 end->attempts, end->text);
+        bt_api_error error;
+        failed(end, &error);
         fail_job(job, &error);
     }
     if (job->choices_left == 0) finish_job(job);

@@ -145,7 +145,7 @@ static bool too_long(const bt_request_context *context, const bt_completion_requ
            "This model's maximum context length is %u tokens. However, you requested %llu tokens "
            "(%llu in your prompt; %u "
            "for the completion). Please reduce your prompt or completion length.",
-           context->context_tokens_max, (unsigned long long)(tokens + request->max_tokens),
+           context->context_tokens_max, (unsigned long long)tokens + request->max_tokens,
            (unsigned long long)tokens, request->max_tokens);
     error->code = "context_length_exceeded";
     return false;
@@ -256,8 +256,7 @@ static bool take_sampling(const bt_request_context *context, const json_t *root,
         return false;
     if (top_p < 1e-6) top_p = 1e-6; /* the most likely token alone; less is 0 as a float */
     request->max_tokens =
-        (uint32_t)(max_tokens > context->context_tokens_max ? context->context_tokens_max
-                                                            : max_tokens);
+        (uint32_t)max_tokens; /* checked against the context with each prompt's length */
     request->seeded = field(root, "seed") != NULL;
     request->sampling =
         (bt_sampling){.temperature = (float)temperature,
