@@ -22,7 +22,12 @@ BT_INLINE __m256 load8(bt_dtype dtype, const void *row, size_t index)
     if (dtype == BT_DTYPE_F32) return _mm256_loadu_ps((const float *)row + index);
     __m128i half = _mm_loadu_si128((const __m128i *)((const uint8_t *)row + index * 2));
     if (dtype == BT_DTYPE_F16) return _mm256_cvtph_ps(half);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+    /* The eight halves in both lanes (a load alone), then one shuffle moves four of each lane to
+     * the upper bytes: a shift would take a slot that the FMAs want. */
+    const __m256i upper =
+        _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1, -1, 8, 9, -1,
+                         -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+    return _mm256_castsi256_ps(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(half), upper));
 }
 
 /* The same of the last `count` < 8 elements, zeros after them. */

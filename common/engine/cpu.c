@@ -254,9 +254,10 @@ static void mlp(cpu *self, const bt_layer *layer)
     matmuls(self, &down, 1);
 }
 
-/* Once the last layer's K and V are in the pool, only the rows that sample matter: the others leave the batch. A chunk that
- * is not a prompt's last, and most of its last chunk, so skips the last layer's attention and MLP, and the first token
- * follows the last layer's KV at once. Rows move towards the front in order, so none overwrites one that is still needed. */
+/* Once the last layer's K and V are in the pool, only the rows that sample matter: the others leave
+ * the batch. A chunk that is not a prompt's last, and most of its last chunk, so skips the last
+ * layer's attention and MLP, and the first token follows the last layer's KV at once. Rows move
+ * towards the front in order, so none overwrites one that is still needed. */
 static void keep_sampled_rows(cpu *self)
 {
     size_t hidden = self->model.hidden, stride = qkv_stride(self), row = 0;
