@@ -395,12 +395,12 @@ void bt_dcore_reserve(bt_decode_core *core, const bt_msg *msg)
 }
 
 /* The pairing probe takes the way of every other grant: slot, Ticket, frames, Manifest. Without a
- * free slot or blocks it waits for them. */
+ * free slot or blocks, or while the peer's share of quarantine is full, it waits. */
 void bt_dcore_probe_grant(bt_decode_core *core, uint32_t peer)
 {
     const d_peer *p = &core->peers[peer];
     uint32_t slot = slot_find(core), seq = seq_find(core, true);
-    if (slot == NONE || seq == NONE) return;
+    if (slot == NONE || seq == NONE || peer_share_full(core, p->info.p_incarnation)) return;
     seq_reset(core, seq, peer, slot);
     d_seq *s = &core->seqs[seq];
     s->probe = true;

@@ -133,7 +133,8 @@ static bt_decode_stats stats(fixture *f)
 {
     bt_decode_stats s;
     bt_decode_core_stats(f->core, &s);
-    assert_int_equal(s.blocks_free + s.blocks_cached + s.blocks_held + s.blocks_quarantined, USABLE);
+    assert_int_equal(s.blocks_free + s.blocks_cached + s.blocks_held + s.blocks_quarantined,
+                     USABLE);
     assert_int_equal(s.slots_free + s.slots_held + s.slots_quarantined, SLOTS);
     return s;
 }
@@ -729,6 +730,22 @@ static void test_quarantine_is_bounded(void **state)
     assert_int_equal(stats(f).waiting, 1);
 }
 
+/* H3: a P that pairs again and again and never answers gets no more than its share, probes included. */
+static void test_probes_are_bounded_too(void **state)
+{
+    fixture *f = *state;
+    for (uint32_t i = 0; i < 6; i++) {
+        bt_decode_core_peer_lost(f->core, PEER, f->now);
+        bt_decode_core_peer_up(f->core, PEER, &peer_info, f->now);
+    }
+    bt_fence fence = granted(f);
+    granted(f);
+    log_expect_none(&f->peer); /* the others wait for a Quiesced */
+    assert_int_equal(stats(f).slots_quarantined, 2);
+    say(f, BT_MSG_QUIESCED, fence);
+    assert_int_equal(granted(f).slot, fence.slot);
+}
+
 static void test_peer_lost_then_dead(void **state)
 {
     fixture *f = *state;
@@ -937,6 +954,7 @@ int main(void)
         CORE_TEST(test_grant_lease),
         CORE_TEST(test_decode_lease),
         CORE_TEST(test_quarantine_is_bounded),
+        CORE_TEST(test_probes_are_bounded_too),
         CORE_TEST(test_peer_lost_then_dead),
         CORE_TEST(test_peer_back_is_asked_again),
         CORE_TEST(test_abandon),
