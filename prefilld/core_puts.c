@@ -154,6 +154,7 @@ void bt_pcore_put_done(bt_prefill_core *core, uint64_t tag, bt_status status)
     slot->in_flight--;
     core->arenas[put.arena].in_flight--;
     core->requests[put.request].puts--;
+    if (status != BT_OK) slot->in_doubt = true; /* tearing its endpoint down proves nothing (H1) */
     if (status == BT_OK) {
         seal(core, &put);
     } else if (core->tickets[put.ticket].used &&

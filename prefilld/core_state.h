@@ -77,7 +77,9 @@ typedef struct {
     uint32_t generation; /* highest accepted or burnt */
     uint32_t in_flight;  /* puts, of any generation */
     uint32_t ticket;
-    bool owed; /* Quiesced(owed_fence), when in_flight is 0 */
+    bool
+        in_doubt; /* a put failed: its bytes may land at any time, so Quiesced is never said (H1) */
+    bool owed;    /* Quiesced(owed_fence), when in_flight is 0 */
     bt_fence owed_fence;
 } p_slot;
 

@@ -64,13 +64,21 @@ static void join(bt_prefill_core *core, uint32_t request, uint32_t ticket)
     t->renew_ns = core->now_ns + t->renew_every_ns;
 }
 
+/* Whether a ticket is the one that R's fence of the request names: of this attempt, and of the D
+ * that R chose. Another D, paired or not, gets no KV by naming an attempt. */
+static bool names_same(const bt_fence *request, const bt_fence *ticket)
+{
+    return ticket->attempt == request->attempt && ticket->branch == request->branch &&
+           ticket->tp_rank == request->tp_rank && ticket->d_incarnation == request->d_incarnation &&
+           bt_request_id_equal(&ticket->request, &request->request);
+}
+
 void bt_pcore_ticket_attach(bt_prefill_core *core, uint32_t request)
 {
     const p_request *r = &core->requests[request];
     for (uint32_t i = 0; i < core->ticket_count; i++) {
         const p_ticket *t = &core->tickets[i];
-        if (t->used && !t->probe && t->request == NONE && t->fence.attempt == r->fence.attempt &&
-            bt_request_id_equal(&t->fence.request, &r->fence.request)) {
+        if (t->used && !t->probe && t->request == NONE && names_same(&r->fence, &t->fence)) {
             join(core, request, i);
             return;
         }
@@ -138,7 +146,9 @@ static void on_ticket(bt_prefill_core *core, uint32_t peer, const bt_msg *msg)
         msg->ticket.probe
             ? request == NONE
             : fence->attempt <= bt_attempts_seen(core->dead, &fence->request, core->now_ns) ||
-                  (request != NONE && fence->attempt < core->requests[request].fence.attempt);
+                  (request != NONE && fence->attempt < core->requests[request].fence.attempt) ||
+                  (request != NONE && fence->attempt == core->requests[request].fence.attempt &&
+                   !names_same(&core->requests[request].fence, fence));
     if (stale || dead || !ticket_plausible(core, p, msg)) {
         bt_pcore_stale(core);
         return;
@@ -157,8 +167,7 @@ static void on_ticket(bt_prefill_core *core, uint32_t peer, const bt_msg *msg)
         ticket_drop_counted(core, ticket); /* no run fits a cell: pairing should have said so */
         return;
     }
-    if (request != NONE &&
-        (msg->ticket.probe || core->requests[request].fence.attempt == fence->attempt))
+    if (request != NONE && (msg->ticket.probe || names_same(&core->requests[request].fence, fence)))
         join(core, request, ticket);
 }
 
@@ -171,7 +180,8 @@ static void send_quiesced(bt_prefill_core *core, uint32_t peer, const bt_fence *
 void bt_pcore_slot_settle(bt_prefill_core *core, uint32_t peer, uint32_t slot)
 {
     p_slot *s = bt_pcore_slot(core, core->peers[peer].arena, slot);
-    if (!s->owed || (s->in_flight > 0 && !bt_mutate_no_quiesce_wait())) return; /* H1 */
+    bool quiet = s->in_flight == 0 && !s->in_doubt; /* H1 */
+    if (!s->owed || (!quiet && !bt_mutate_no_quiesce_wait())) return;
     s->owed = false;
     send_quiesced(core, peer, &s->owed_fence);
 }

@@ -434,6 +434,39 @@ static void test_retarget(void **state)
     assert_true(f->batch_busy);
 }
 
+/* A paired D that R did not name gets nothing, whether its Ticket is first or last. */
+static void test_ticket_of_another_decode(void **state)
+{
+    fixture *f = *state;
+    bt_prefill_peer info = {.d_incarnation = D_INC + 1,
+                            .wire = BT_DTYPE_F32,
+                            .slot_count = 4,
+                            .cell_count = 4,
+                            .cell_bytes = CELL_BYTES};
+    bt_prefill_core_peer_up(f->core, PEER + 1, &info, f->now);
+    compute(f); /* its probe */
+    bt_msg foreign = {.kind = BT_MSG_TICKET, .fence = ticket_fence(1, 1, 0, 1)};
+    foreign.fence.d_incarnation = D_INC + 1;
+    foreign.ticket.wire = BT_DTYPE_F32;
+    foreign.ticket.cell_count = 4;
+    foreign.ticket.lease_ms = 300;
+    bt_prefill_core_peer_message(f->core, PEER + 1, &foreign, f->now);
+    uint32_t before = f->put_count;
+    prefill(f, 1, 1, 64, 10);
+    foreign.fence.slot = 1;
+    bt_prefill_core_peer_message(f->core, PEER + 1, &foreign, f->now);
+    assert_int_equal(stats(f).stale_total, 1);
+    compute(f);
+    log_expect(&f->router, BT_MSG_PINNED); /* no FirstToken: its own Ticket is not here */
+    assert_int_equal(f->put_count, before);
+    bt_fence fence = ticket(f, ticket_fence(1, 1, 0, 2), 0, 4);
+    log_expect(&f->router, BT_MSG_FIRST_TOKEN);
+    assert_int_equal(transfer(f), LAYERS);
+    log_expect(&f->peer, BT_MSG_MANIFEST);
+    say(f, BT_MSG_ACCEPTED, fence);
+    log_expect_none(&f->router);
+}
+
 static void test_stale_prefills(void **state)
 {
     fixture *f = *state;
@@ -536,7 +569,7 @@ static void test_quiesced_waits_for_puts(void **state)
     say(f, BT_MSG_CANCEL, fence); /* repeated */
     put_finish(f, BT_OK);
     log_expect_none(&f->peer); /* nor Sealed: the ticket is gone */
-    put_finish(f, BT_ERR_PEER_LOST);
+    put_finish(f, BT_OK);
     assert_true(bt_fence_equal(&log_expect(&f->peer, BT_MSG_QUIESCED)->fence, &fence));
     log_expect(&f->router, BT_MSG_PINNED);
     say(f, BT_MSG_CANCEL, fence); /* an answer that was lost is given again */
@@ -786,11 +819,43 @@ static void test_peer_down_and_up(void **state)
     bt_msg cancel = {.kind = BT_MSG_CANCEL, .fence = fence};
     bt_prefill_core_peer_message(f->core, PEER + 1, &cancel, f->now);
     log_expect_none(&f->peer);
-    while (f->put_done < f->put_count) put_finish(f, BT_ERR_PEER_LOST);
+    while (f->put_done < f->put_count) put_finish(f, BT_OK);
     bt_prefill_core_peer_message(f->core, PEER + 1, &cancel, f->now);
     assert_int_equal(f->peer.entries[f->peer.next].peer, PEER + 1);
     log_expect(&f->peer, BT_MSG_QUIESCED);
     compute(f);
+}
+
+/* H1: a put that failed with its endpoint may still land, so its slot is never said to be quiet. */
+static void test_failed_put_is_never_quiesced(void **state)
+{
+    fixture *f = *state;
+    prefill(f, 1, 1, 64, 10);
+    bt_fence fence = ticket(f, ticket_fence(1, 1, 1, 4), 0, 4);
+    compute(f);
+    bt_prefill_core_peer_down(f->core, PEER, f->now);
+    while (f->put_done < f->put_count) put_finish(f, BT_ERR_PEER_LOST);
+    bt_prefill_peer info = {.d_incarnation = D_INC,
+                            .wire = BT_DTYPE_F32,
+                            .slot_count = 4,
+                            .cell_count = 4,
+                            .cell_bytes = CELL_BYTES};
+    bt_prefill_core_peer_up(f->core, PEER, &info, f->now);
+    compute(f); /* its probe */
+    for (uint32_t i = 0; i < 3; i++) {
+        say(f, BT_MSG_CANCEL, fence);
+        at(f, f->now + MS);
+    }
+    log_expect_none(&f->peer);
+    fence.slot = 2; /* another slot is as good as before */
+    say(f, BT_MSG_CANCEL, fence);
+    assert_int_equal(log_expect(&f->peer, BT_MSG_QUIESCED)->fence.slot, 2);
+    /* Another incarnation has another arena. */
+    info.d_incarnation = fence.d_incarnation = D_INC + 1;
+    fence.slot = 1;
+    bt_prefill_core_peer_up(f->core, PEER, &info, f->now);
+    say(f, BT_MSG_CANCEL, fence);
+    log_expect(&f->peer, BT_MSG_QUIESCED);
 }
 
 static void test_probe_ends(void **state)
@@ -863,6 +928,7 @@ int main(void)
         CORE_TEST(test_late_ticket_gets_everything_at_once),
         CORE_TEST(test_cached_runs_are_skipped),
         CORE_TEST(test_retarget),
+        CORE_TEST(test_ticket_of_another_decode),
         CORE_TEST(test_stale_prefills),
         CORE_TEST(test_stale_tickets),
         CORE_TEST(test_cancel_before_ticket_burns_it),
@@ -875,6 +941,7 @@ int main(void)
         CORE_TEST(test_engine_failure),
         CORE_TEST(test_put_again_and_failed),
         CORE_TEST(test_peer_down_and_up),
+        CORE_TEST(test_failed_put_is_never_quiesced),
         cmocka_unit_test(test_probe_ends),
         CORE_TEST(test_drain),
     };
