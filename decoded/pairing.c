@@ -22,13 +22,21 @@ bt_pairing *bt_pairings_find(bt_pairings *pairings, uint64_t p_incarnation)
     return NULL;
 }
 
+/* The process is watched on: its death frees what is in quarantine. */
 static void close_endpoint(bt_pairing *pairing)
 {
-    bt_xfer_disconnect(pairing->peer);
-    bt_process_watch_close(pairing->watch);
+    bt_xfer_peer *peer = pairing->peer;
     pairing->peer = NULL;
-    pairing->watch = NULL;
     pairing->up = false;
+    bt_xfer_disconnect(peer);
+}
+
+static void forget(bt_pairing *pairing)
+{
+    close_endpoint(pairing);
+    bt_process_watch_close(pairing->watch);
+    pairing->watch = NULL;
+    pairing->used = false;
 }
 
 static void on_death(void *arg)
@@ -38,8 +46,7 @@ static void on_death(void *arg)
                    pairing->hello.process_pid);
     /* Also while not up: slots of a pair lost before wait in quarantine for just this. */
     bt_decode_core_peer_dead(pairing->owner->core, pairing->index, bt_loop_now_ns());
-    close_endpoint(pairing);
-    pairing->used = false;
+    forget(pairing);
     bt_worker_arm(pairing->owner->worker);
 }
 
@@ -51,18 +58,28 @@ static void refuse(bt_pairings *pairings, uint32_t link, const bt_hello *hello, 
     bt_link_server_send(pairings->server, link, &msg, NULL);
 }
 
-static bt_pairing *pairing_for(bt_pairings *pairings, const bt_hello *hello)
+/* With keys, a daemon has one index of the link for all its connections. */
+static bool is_impostor(const bt_pairings *pairings, const bt_pairing *pairing, uint32_t link)
+{
+    return pairings->worker->table != NULL && pairing->link != link;
+}
+
+/* The pairing of this incarnation; else that of one before it under the same key, whose death nobody can prove from
+ * here, or each restart of a daemon on another host would leave one behind; else a free one. */
+static bt_pairing *pairing_for(bt_pairings *pairings, uint32_t link, const bt_hello *hello)
 {
     bt_pairing *pairing = bt_pairings_find(pairings, hello->incarnation);
-    if (pairing != NULL) {
-        if (pairing->up) bt_decode_core_peer_lost(pairings->core, pairing->index, bt_loop_now_ns());
-        close_endpoint(pairing);
-        return pairing;
+    for (uint32_t i = 0; i < BT_PEERS_MAX && pairing == NULL; i++) {
+        bt_pairing *old = &pairings->list[i];
+        if (old->used && old->watch == NULL && old->link == link) pairing = old;
     }
-    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
-        if (!pairings->list[i].used) return &pairings->list[i];
+    for (uint32_t i = 0; i < BT_PEERS_MAX && pairing == NULL; i++) {
+        if (!pairings->list[i].used) pairing = &pairings->list[i];
     }
-    return NULL;
+    if (pairing == NULL) return NULL;
+    if (pairing->up) bt_decode_core_peer_lost(pairings->core, pairing->index, bt_loop_now_ns());
+    close_endpoint(pairing);
+    return pairing;
 }
 
 static void accept_pair(bt_pairings *pairings, bt_pairing *pairing,
@@ -86,6 +103,30 @@ static void accept_pair(bt_pairings *pairings, bt_pairing *pairing,
                        err.message);
 }
 
+static void watch_process(bt_pairing *pairing)
+{
+    const bt_hello *hello = &pairing->hello;
+    bt_process process = {
+        .host = hello->process_host, .start = hello->process_start, .pid = hello->process_pid};
+    bt_err err;
+    if (pairing->watch != NULL) return; /* of this incarnation: another has another pairing */
+    if (bt_process_watch_open(pairing->owner->worker->loop, &process, on_death, pairing,
+                              &pairing->watch, &err) != BT_OK)
+        bt_log_info(NULL, "the death of %s cannot be proven from here: %s", hello->name,
+                    err.message);
+}
+
+static bt_status connect_peer(bt_pairing *pairing, const bt_msg *msg, bt_err *err)
+{
+    bt_worker *worker = pairing->owner->worker;
+    pairing->used = true;
+    pairing->hello = msg->pair_hello.hello;
+    watch_process(pairing);
+    return bt_xfer_connect(worker->xfer, msg->pair_hello.worker_address,
+                           msg->pair_hello.worker_address_bytes, worker->hello.incarnation,
+                           &pairing->peer, err);
+}
+
 static void on_pair_hello(bt_pairings *pairings, uint32_t link, const bt_msg *msg)
 {
     bt_worker *worker = pairings->worker;
@@ -97,40 +138,35 @@ static void on_pair_hello(bt_pairings *pairings, uint32_t link, const bt_msg *ms
         refuse(pairings, link, hello, err.message);
         return;
     }
-    bt_pairing *pairing = pairing_for(pairings, hello);
+    const bt_pairing *known = bt_pairings_find(pairings, hello->incarnation);
+    if (known != NULL && is_impostor(pairings, known, link)) {
+        refuse(pairings, link, hello, "that incarnation is another daemon's");
+        return;
+    }
+    bt_pairing *pairing = pairing_for(pairings, link, hello);
     if (pairing == NULL) {
         refuse(pairings, link, hello, "no room for another pair");
         return;
     }
-    pairing->hello = *hello;
     pairing->wire = wire;
     pairing->link = link;
-    if (bt_xfer_connect(worker->xfer, msg->pair_hello.worker_address,
-                        msg->pair_hello.worker_address_bytes, worker->hello.incarnation,
-                        &pairing->peer, &err) != BT_OK) {
-        pairing->used = false;
+    if (connect_peer(pairing, msg, &err) != BT_OK) {
         refuse(pairings, link, hello, err.message);
         return;
     }
-    pairing->used = true;
-    bt_process process = {
-        .host = hello->process_host, .start = hello->process_start, .pid = hello->process_pid};
-    if (bt_process_watch_open(worker->loop, &process, on_death, pairing, &pairing->watch, &err) !=
-        BT_OK)
-        bt_log_info(NULL, "the death of %s cannot be proven from here: %s", hello->name,
-                    err.message);
     uint8_t secret[BT_KEY_BYTES];
     bt_random_bytes(secret, sizeof(secret));
     bt_seal_init(&pairing->seal, secret, BT_ROLE_DECODE);
     accept_pair(pairings, pairing, secret);
-    memset(secret, 0, sizeof(secret));
+    explicit_bzero(secret, sizeof(secret));
 }
 
 static void on_pair_status(bt_pairings *pairings, uint32_t link, const bt_msg *msg)
 {
     for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
         bt_pairing *pairing = &pairings->list[i];
-        if (!pairing->used || pairing->up || pairing->link != link) continue;
+        if (!pairing->used || pairing->up || pairing->link != link || pairing->peer == NULL)
+            continue;
         if (msg->pair_status.d_incarnation != pairings->worker->hello.incarnation) continue;
         pairing->up = true;
         bt_decode_peer info = {.p_incarnation = pairing->hello.incarnation,
@@ -152,8 +188,24 @@ static void on_message(void *arg, uint32_t link, const bt_msg *msg)
         bt_link_server_role(pairings->server, link) != BT_ROLE_PREFILL)
         return;
     if (msg->kind == BT_MSG_PAIR_HELLO) on_pair_hello(pairings, link, msg);
-    if (msg->kind == BT_MSG_PAIR_STATUS) on_pair_status(pairings, link, msg);
+    if (msg->kind == BT_MSG_PAIR_STATUS && msg->pair_status.ready)
+        on_pair_status(pairings, link, msg);
     bt_worker_arm(pairings->worker);
+}
+
+void bt_pairings_peer_error(bt_pairings *pairings, const bt_xfer_peer *peer, const char *why)
+{
+    for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
+        bt_pairing *pairing = &pairings->list[i];
+        if (!pairing->used || pairing->peer != peer) continue;
+        bt_log_warning(NULL, "the endpoint to %s broke: %s", pairing->hello.name, why);
+        if (pairing->up) bt_decode_core_peer_lost(pairings->core, i, bt_loop_now_ns());
+        close_endpoint(pairing);
+        bt_msg msg = {.kind = BT_MSG_PAIR_REFUSE}; /* if it lives, it pairs anew */
+        snprintf(msg.pair_refuse.reason, sizeof(msg.pair_refuse.reason),
+                 "the decode daemon's endpoint broke: %s", why);
+        bt_link_server_send(pairings->server, pairing->link, &msg, NULL);
+    }
 }
 
 bt_status bt_pairings_open(bt_pairings *pairings, bt_worker *worker, const char *endpoint,
@@ -178,7 +230,7 @@ bt_status bt_pairings_open(bt_pairings *pairings, bt_worker *worker, const char 
 void bt_pairings_finish(bt_pairings *pairings)
 {
     for (uint32_t i = 0; i < BT_PEERS_MAX; i++) {
-        if (pairings->list[i].used) close_endpoint(&pairings->list[i]);
+        if (pairings->list[i].used) forget(&pairings->list[i]);
     }
     bt_link_server_close(pairings->server);
 }

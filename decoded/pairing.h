@@ -39,6 +39,8 @@ bt_status bt_pairings_open(bt_pairings *pairings, bt_worker *worker, const char 
                            bt_err *err);
 void bt_pairings_finish(bt_pairings *pairings);
 
+/* UCX calls the endpoint broken: grants end, P is told. Whether P is dead only its process can tell. */
+void bt_pairings_peer_error(bt_pairings *pairings, const bt_xfer_peer *peer, const char *why);
 /* NULL if that incarnation has no endpoint here. */
 bt_pairing *bt_pairings_find(bt_pairings *pairings, uint64_t p_incarnation);
 bt_pairing *bt_pairings_at(bt_pairings *pairings, uint32_t index);

@@ -190,9 +190,9 @@ static void on_peer_message(void *shell, uint64_t sender, const void *data, size
 
 static void on_peer_error(void *shell, bt_xfer_peer *peer, const char *why)
 {
-    (void)shell;
-    (void)peer;
-    bt_log_info(NULL, "UCX reports a peer error: %s", why); /* a hint only: process death decides */
+    bt_decoded *daemon = shell;
+    bt_pairings_peer_error(&daemon->pairings, peer, why);
+    tell_unpacked(daemon);
 }
 
 static void on_tick(void *shell)

@@ -116,6 +116,7 @@ static void end(bt_pairing *pairing, const char *why)
 /* The endpoint broke although both live. R fails what was on it and asks for the pair anew. */
 static void broken(bt_pairing *pairing, const char *why)
 {
+    if (pairing->state == BT_PAIRING_REFUSED) return;
     snprintf(pairing->reason, sizeof(pairing->reason), "%s", why);
     bt_msg msg;
     status_msg(pairing, &msg);
@@ -299,10 +300,10 @@ static void on_pair_message(void *arg, const bt_msg *msg)
     bt_pairing *pairing = arg;
     if (msg->kind == BT_MSG_PAIR_ACCEPT) on_accept(pairing, msg);
     if (msg->kind == BT_MSG_PAIR_REFUSE) {
-        if (pairing->state == BT_PAIRING_READY)
-            broken(pairing, msg->pair_refuse.reason);
-        else
+        if (pairing->state == BT_PAIRING_DIAL)
             refuse(pairing, msg->pair_refuse.reason);
+        else /* what it accepted before broke */
+            broken(pairing, msg->pair_refuse.reason);
     }
     bt_worker_arm(pairing->owner->worker);
 }
