@@ -38,7 +38,9 @@ struct bt_router {
     bt_loop_timer *deadline, *drain, *status;
     uint64_t armed_ns, drain_end_ns;
     bool draining;
-    char status_text[768]; /* the last notification */
+    bool any_lost,
+        lost[BT_DAEMONS_MAX]; /* a message could not be sent: the core hears of it later */
+    char status_text[768];    /* the last notification */
     bt_process_watch *watches[BT_DAEMONS_MAX];
     struct watch_arg {
         bt_router *router;
@@ -55,8 +57,23 @@ struct bt_router {
     bt_histogram *ttft, *itl, *e2e;
 };
 
+/* Not from within the core's own calls, which is where sends fail. Losing one may show the next. */
+static void settle_lost(bt_router *router)
+{
+    while (router->any_lost) {
+        router->any_lost = false;
+        for (uint32_t i = 0; i < BT_DAEMONS_MAX; i++) {
+            if (!router->lost[i]) continue;
+            router->lost[i] = false;
+            bt_router_core_daemon_lost(router->core, i, bt_loop_now_ns());
+        }
+    }
+}
+
+/* After everything that calls the core. */
 static void arm(bt_router *router)
 {
+    settle_lost(router);
     uint64_t deadline = bt_router_core_next_deadline(router->core);
     if (deadline == router->armed_ns) return;
     router->armed_ns = deadline;
@@ -79,14 +96,18 @@ static void on_deadline(void *arg)
 
 /* ---- what the core asks for ---- */
 
+/* What was not queued will not come, and its attempt would wait for the progress timer in vain: a connection that is gone
+ * or takes nothing more is a lost daemon. If it lives, its next Hello or heartbeat brings it back. */
 static void io_send(void *ctx, uint32_t daemon, const bt_msg *msg)
 {
     bt_router *router = ctx;
     bt_err err;
     bt_status status = bt_link_server_send(router->server, daemon, msg, &err);
-    if (status != BT_OK && msg->kind != BT_MSG_HEARTBEAT && msg->kind != BT_MSG_CANCEL)
-        bt_log_warning(NULL, "%s to %s was not sent: %s", bt_msg_name(msg->kind),
-                       bt_link_server_name(router->server, daemon), err.message);
+    if (status == BT_OK) return;
+    bt_log_warning(NULL, "%s to %s was not sent: %s", bt_msg_name(msg->kind),
+                   bt_link_server_name(router->server, daemon), err.message);
+    bool full = status == BT_AGAIN && msg->kind >= BT_MSG_PREFILL;
+    if (status == BT_ERR_PEER_LOST || full) router->any_lost = router->lost[daemon] = true;
 }
 
 static void io_token(void *ctx, uint64_t user, uint32_t index, const bt_token *token, bool eos)
@@ -135,16 +156,35 @@ static void watch_daemon(bt_router *router, uint32_t index, const bt_hello *hell
                     err.message);
 }
 
+/* With keys, a daemon is who its key says: of that role, under that name, in an incarnation that nobody else has. */
+static bool check_hello(const bt_router *router, uint32_t index, bt_msg *msg)
+{
+    bt_hello *hello = &msg->hello;
+    const char *name = bt_link_server_name(router->server, index);
+    bt_role role = bt_link_server_role(router->server, index);
+    if (router->table == NULL) return true;
+    if (role != hello->role) {
+        bt_log_error(NULL, "%s says it is of role %d, its key says %d", name, hello->role, role);
+        return false;
+    }
+    for (uint32_t i = 0; i < BT_DAEMONS_MAX; i++) {
+        const bt_router_daemon *other = bt_router_core_daemon(router->core, i);
+        if (i == index || !other->up || other->hello.incarnation != hello->incarnation) continue;
+        bt_log_error(NULL, "%s says it is %s", name, other->hello.name);
+        return false;
+    }
+    snprintf(hello->name, sizeof(hello->name), "%s", name);
+    return true;
+}
+
 static void on_daemon_message(void *arg, uint32_t index, const bt_msg *msg)
 {
     bt_router *router = arg;
+    bt_msg named;
     if (msg->kind == BT_MSG_HELLO) {
-        bt_role role = bt_link_server_role(router->server, index);
-        if (router->table != NULL && role != msg->hello.role) {
-            bt_log_error(NULL, "%s says it is of role %d, its key says %d",
-                         bt_link_server_name(router->server, index), msg->hello.role, role);
-            return;
-        }
+        named = *msg;
+        if (!check_hello(router, index, &named)) return;
+        msg = &named;
         watch_daemon(router, index, &msg->hello);
     }
     bt_router_core_message(router->core, index, msg, bt_loop_now_ns());
@@ -172,8 +212,11 @@ static void count_pairs(const bt_router *router, pair_counts *ret_counts)
             ret_counts->ready += pair->state == BT_PAIR_READY;
             if (pair->state != BT_PAIR_REFUSED) continue;
             ret_counts->refused++;
-            snprintf(ret_counts->refusal, sizeof(ret_counts->refusal), "%s and %s: %s",
-                     prefill->hello.name, decode->hello.name, pair->reason);
+            /* What daemons say must not become a line of its own in a notification. */
+            char text[sizeof(ret_counts->refusal)];
+            snprintf(text, sizeof(text), "%s and %s: %s", prefill->hello.name, decode->hello.name,
+                     pair->reason);
+            bt_escape(text, strlen(text), ret_counts->refusal, sizeof(ret_counts->refusal));
         }
     }
 }
