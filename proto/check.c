@@ -2,7 +2,7 @@
  *
  * Checked on both sides: by encode, so that a daemon cannot send what its peer refuses, and by
  * decode, so that a core may trust what reaches it to be in range (not to be true). */
-#include "common/base/parse.h"
+#include "common/base/utf8.h"
 #include "proto/codec.h"
 
 #include <math.h>

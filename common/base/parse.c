@@ -1,5 +1,7 @@
 #include "common/base/parse.h"
+
 #include "common/base/clock.h"
+#include "common/base/utf8.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -158,34 +160,6 @@ const char *bt_format_bytes(uint64_t bytes, char ret_text[BT_UNIT_TEXT_BYTES])
 const char *bt_format_duration_ns(uint64_t ns, char ret_text[BT_UNIT_TEXT_BYTES])
 {
     return format_scaled(ns, time_units, COUNT(time_units), ret_text);
-}
-
-size_t bt_utf8_char(const char *text, size_t bytes, uint32_t *ret_code)
-{
-    assert(bytes > 0);
-    const uint8_t *at = (const uint8_t *)text;
-    uint32_t code = at[0];
-    size_t length = code < 0x80 ? 1 : code < 0xc2 ? 0 : code < 0xe0 ? 2 : code < 0xf0 ? 3 : 4;
-    if (length == 0 || code > 0xf4 || length > bytes) return 0;
-    if (length > 1) code &= 0x7fu >> length;
-    for (size_t i = 1; i < length; i++) {
-        if ((at[i] & 0xc0) != 0x80) return 0;
-        code = code << 6 | (at[i] & 0x3fu);
-    }
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (code < least[length] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) return 0;
-    if (ret_code != NULL) *ret_code = code;
-    return length;
-}
-
-bool bt_utf8_valid(const char *text, size_t bytes)
-{
-    for (size_t at = 0; at < bytes;) {
-        size_t length = bt_utf8_char(text + at, bytes - at, NULL);
-        if (length == 0) return false;
-        at += length;
-    }
-    return true;
 }
 
 /* Characters that end a line, move the cursor or turn the direction of the text around them. */

@@ -36,13 +36,6 @@ bt_status bt_parse_bool(const char *text, bool *ret_value, bt_err *err);
 const char *bt_format_bytes(uint64_t bytes, char ret_text[BT_UNIT_TEXT_BYTES]);
 const char *bt_format_duration_ns(uint64_t ns, char ret_text[BT_UNIT_TEXT_BYTES]);
 
-/* Length of the UTF-8 character at text (1..4), or 0 if the bytes there are not one: overlong,
- * surrogate, above U+10FFFF, cut short. bytes > 0. *ret_code (may be NULL) gets the code point. */
-size_t bt_utf8_char(const char *text, size_t bytes, uint32_t *ret_code);
-
-/* All of text is UTF-8. NUL bytes are: look for them apart where they matter. */
-bool bt_utf8_valid(const char *text, size_t bytes);
-
 /* text as it can safely stand in one line of a log or a terminal, cut to capacity with a NUL:
  * control characters, line separators, direction overrides, bytes that are not UTF-8 and the
  * backslash become \n, \t, \xNN or \\. Returns ret_text. capacity > 4. */

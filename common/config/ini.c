@@ -1,5 +1,5 @@
 #include "common/config/ini.h"
-#include "common/base/parse.h"
+#include "common/base/utf8.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 #include "common/net/json_out.h"
 
-#include "common/base/parse.h"
+#include "common/base/utf8.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,6 +1,7 @@
 #include "common/text/added.h"
 
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
+#include "common/text/unicode.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -84,8 +85,8 @@ static const bt_added_token *longest_at(const bt_added *added, const char *text,
 static size_t spaces_after(const char *text, size_t bytes, size_t at)
 {
     uint32_t code = 0;
-    unsigned length;
-    while ((length = bt_utf8_decode(text + at, bytes - at, &code)) > 0 &&
+    size_t length;
+    while ((length = bt_utf8_char(text + at, bytes - at, &code)) > 0 &&
            bt_char_class_of(code) == BT_CHAR_SPACE)
         at += length;
     return at;
@@ -97,7 +98,7 @@ static size_t spaces_before(const char *text, size_t from, size_t at)
         size_t start = at - 1;
         while (start > from && ((uint8_t)text[start] & 0xC0) == 0x80) start--;
         uint32_t code = 0;
-        if (bt_utf8_decode(text + start, at - start, &code) == 0 ||
+        if (bt_utf8_char(text + start, at - start, &code) == 0 ||
             bt_char_class_of(code) != BT_CHAR_SPACE)
             break;
         at = start;

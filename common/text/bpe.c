@@ -2,7 +2,8 @@
 
 #include "common/base/crypto.h"
 #include "common/base/limits.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
+#include "common/text/unicode.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -391,7 +392,7 @@ static void split_symbols(const bt_bpe *bpe, const char *text, size_t bytes, wor
     bool waiting = false; /* an unknown token that the next unknown character may join */
     for (size_t at = 0; at < bytes;) {
         uint32_t code;
-        unsigned length = bpe->byte_level ? 1 : bt_utf8_decode(text + at, bytes - at, &code);
+        size_t length = bpe->byte_level ? 1 : bt_utf8_char(text + at, bytes - at, &code);
         assert(length > 0);
         uint32_t id = bpe->byte_level ? bpe->byte_ids[(uint8_t)text[at]]
                                       : bt_bpe_find(bpe, text + at, length);

@@ -1,8 +1,8 @@
 #include "common/text/decoder.h"
 
+#include "common/base/utf8.h"
 #include "common/text/bpe.h"
 #include "common/text/pretokenizer.h"
-#include "common/text/utf8.h"
 
 #include <string.h>
 
@@ -114,7 +114,7 @@ static bt_status run_byte_level(const step_t *step, const bt_text *from, bt_text
 {
     for (size_t at = 0; at < from->bytes;) {
         uint32_t code = 0;
-        unsigned length = bt_utf8_decode(from->data + at, from->bytes - at, &code);
+        size_t length = bt_utf8_char(from->data + at, from->bytes - at, &code);
         int spelled = length > 0 ? bt_byte_spelled(code) : -1;
         if (spelled < 0) {
             to->bytes = 0;

@@ -1,6 +1,7 @@
 #include "common/text/pretokenizer.h"
 
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
+#include "common/text/unicode.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -66,7 +67,7 @@ typedef struct {
 static bt_char_class class_at(scanner *s, size_t at, size_t *ret_end)
 {
     uint32_t code = 0;
-    unsigned length = bt_utf8_decode(s->text + at, s->bytes - at, &code);
+    size_t length = bt_utf8_char(s->text + at, s->bytes - at, &code);
     assert(length > 0);
     s->steps++;
     *ret_end = at + length;

@@ -2,7 +2,7 @@
  * merges across.
  *
  * ADD ONE  a row in pretokenizer.c: its type, how its members are read, how it splits a span.
- * PATTERN The patterns are scanners written by hand over the classes of utf8.h: one pass, no
+ * PATTERN The patterns are scanners written by hand over the classes of unicode.h: one pass, no
  *         backtracking beyond one character, so hostile text costs what other text does. */
 #ifndef BT_COMMON_TEXT_PRETOKENIZER_H
 #define BT_COMMON_TEXT_PRETOKENIZER_H

@@ -1,14 +1,13 @@
 #include "common/text/tokenizer.h"
 
 #include "common/base/limits.h"
-#include "common/base/parse.h"
+#include "common/base/utf8.h"
 #include "common/text/added.h"
 #include "common/text/bpe.h"
 #include "common/text/decoder.h"
 #include "common/text/normalizer.h"
 #include "common/text/postprocessor.h"
 #include "common/text/pretokenizer.h"
-#include "common/text/utf8.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* fuzz_tokenizer_json.c - any bytes as a tokenizer.json and, after a NUL byte, a text: refused, or
  * ids within the vocabulary that decode to valid UTF-8. */
-#include "common/base/parse.h"
+#include "common/base/utf8.h"
 #include "common/text/detok.h"
 
 #include <assert.h>

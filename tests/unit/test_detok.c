@@ -11,8 +11,7 @@
 
 #include <cmocka.h>
 
-#include "common/base/parse.h"
-#include "common/text/utf8.h"
+#include "common/base/utf8.h"
 
 #define BAD "\xEF\xBF\xBD"
 

@@ -1,7 +1,7 @@
 /* common/net/json_out.h: commas, escapes, UTF-8, numbers, the cap. Read back by jansson. */
 #include "common/net/json_out.h"
 
-#include "common/base/parse.h"
+#include "common/base/utf8.h"
 
 #include <jansson.h>
 #include <math.h>

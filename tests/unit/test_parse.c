@@ -1,5 +1,6 @@
 /* common/base/parse.h: what is taken, what is refused, and that nothing is written on refusal. */
 #include "common/base/parse.h"
+#include "common/base/utf8.h"
 
 #include <math.h>
 #include <setjmp.h>

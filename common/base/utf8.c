@@ -1,7 +1,4 @@
-#include "common/text/utf8.h"
-
-#include <stdbool.h>
-#include <utf8proc.h>
+#include "common/base/utf8.h"
 
 bt_utf8_state bt_utf8_probe(const char *text, size_t bytes, unsigned *ret_bytes)
 {
@@ -35,11 +32,12 @@ bt_utf8_state bt_utf8_probe(const char *text, size_t bytes, unsigned *ret_bytes)
     return BT_UTF8_WHOLE;
 }
 
-unsigned bt_utf8_decode(const char *text, size_t bytes, uint32_t *ret_code)
+size_t bt_utf8_char(const char *text, size_t bytes, uint32_t *ret_code)
 {
     const uint8_t *s = (const uint8_t *)text;
     unsigned length;
     if (bytes == 0 || bt_utf8_probe(text, bytes, &length) != BT_UTF8_WHOLE) return 0;
+    if (ret_code == NULL) return length;
     switch (length) {
     case 1: *ret_code = s[0]; break;
     case 2: *ret_code = (s[0] & 0x1Fu) << 6 | (s[1] & 0x3Fu); break;
@@ -51,34 +49,12 @@ unsigned bt_utf8_decode(const char *text, size_t bytes, uint32_t *ret_code)
     return length;
 }
 
-unsigned bt_utf8_encode(uint32_t code, char ret_text[4])
+bool bt_utf8_valid(const char *text, size_t bytes)
 {
-    return (unsigned)utf8proc_encode_char((utf8proc_int32_t)code, (utf8proc_uint8_t *)ret_text);
-}
-
-static bool is_space(uint32_t code)
-{
-    return (code >= 0x09 && code <= 0x0D) || code == 0x20 || code == 0x85 || code == 0xA0 ||
-           code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
-           code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
-}
-
-bt_char_class bt_char_class_of(uint32_t code)
-{
-    if (code < 0x80) {
-        if ((code | 0x20) >= 'a' && (code | 0x20) <= 'z') return BT_CHAR_LETTER;
-        if (code >= '0' && code <= '9') return BT_CHAR_NUMBER;
-        return is_space(code) ? BT_CHAR_SPACE : BT_CHAR_OTHER;
+    for (size_t at = 0; at < bytes;) {
+        size_t length = bt_utf8_char(text + at, bytes - at, NULL);
+        if (length == 0) return false;
+        at += length;
     }
-    switch (utf8proc_category((utf8proc_int32_t)code)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return BT_CHAR_LETTER;
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: return BT_CHAR_NUMBER;
-    default: return is_space(code) ? BT_CHAR_SPACE : BT_CHAR_OTHER;
-    }
+    return true;
 }
