@@ -18,7 +18,10 @@
 #include <unistd.h>
 
 #define STOP_GRACE_MS 5000
-#define RESTARTS_IN_A_ROW 5u
+#define SHORT_LIFE_MS 10000
+#define SHORT_LIVES_MAX 5u /* one more in a row, and the restart waits */
+#define RESTART_MS 100
+#define RESTART_SLOW_MS 2000
 
 static uint64_t now_ns(void)
 {
@@ -133,6 +136,7 @@ static bt_status spawn(bt_fleet *fleet, bt_fleet_member *member, bt_err *err)
     member->pid = pid;
     member->ready = false;
     member->restart_at_ns = 0;
+    member->started_ns = now_ns();
     return BT_OK;
 }
 
@@ -233,11 +237,14 @@ static bt_status reap(bt_fleet *fleet, bt_err *err)
         member->pid = 0;
         member->ready = false;
         describe_exit(member, status);
+        write_state(fleet);
         if (!fleet->announced && !was_ready)
             return BT_FAIL(err, BT_ERR_ARGUMENT, "%s did not start; its message stands above",
                            member->name);
         if (!fleet->restart) continue;
-        uint64_t wait_ms = member->restarts < RESTARTS_IN_A_ROW ? 100 : 2000;
+        bool short_life = now_ns() - member->started_ns < SHORT_LIFE_MS * 1000000ull;
+        member->short_lives = short_life ? member->short_lives + 1 : 0;
+        uint64_t wait_ms = member->short_lives <= SHORT_LIVES_MAX ? RESTART_MS : RESTART_SLOW_MS;
         member->restarts++;
         member->restart_at_ns = now_ns() + wait_ms * 1000000ull;
     }

@@ -26,7 +26,9 @@ typedef struct {
     bool ready;
     char metrics_url[128];
     char status[256];
-    unsigned restarts;
+    unsigned restarts;    /* all of them */
+    unsigned short_lives; /* in a row: a daemon that cannot live is started ever slower */
+    uint64_t started_ns;
     uint64_t restart_at_ns; /* 0 = not waiting */
 } bt_fleet_member;
 

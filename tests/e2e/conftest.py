@@ -147,7 +147,7 @@ class Fleet:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=20)
-        os.unlink(self.state_file)
+        pathlib.Path(self.state_file).unlink(missing_ok=True)
         return code
 
 
