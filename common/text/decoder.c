@@ -152,8 +152,9 @@ static const bt_decoder_kind kinds[] = {
     {"Metaspace", read_metaspace, run_replace},
 };
 
-static bt_status add_step(const json_t *stage, bt_decoder *decoder, bt_err *err)
+static bt_status add_step(const json_t *stage, void *context, bt_err *err)
 {
+    bt_decoder *decoder = context;
     const char *type;
     bt_status status = bt_json_type(stage, "decoder", &type, err);
     if (status != BT_OK) return status;
@@ -173,16 +174,7 @@ bt_status bt_decoder_read(const json_t *stage, bt_decoder *ret_decoder, bt_err *
     *ret_decoder = (bt_decoder){0};
     if (stage == NULL)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "a tokenizer without a decoder is not supported");
-    const char *type;
-    bt_status status = bt_json_type(stage, "decoder", &type, err);
-    if (status != BT_OK) return status;
-    if (strcmp(type, "Sequence") != 0) return add_step(stage, ret_decoder, err);
-    const json_t *list = bt_json_member(stage, "decoders");
-    if (!json_is_array(list))
-        return BT_FAIL(err, BT_ERR_FORMAT, "a decoder Sequence has no decoders");
-    for (size_t i = 0; i < json_array_size(list) && status == BT_OK; i++)
-        status = add_step(json_array_get(list, i), ret_decoder, err);
-    return status;
+    return bt_json_stages(stage, "decoder", "decoders", add_step, ret_decoder, err);
 }
 
 bt_status bt_decoder_piece(const bt_decoder *decoder, const char *text, size_t bytes,

@@ -63,3 +63,18 @@ bt_status bt_json_type(const json_t *stage, const char *what, const char **ret_t
     if (*ret_type == NULL) return BT_FAIL(err, BT_ERR_FORMAT, "a %s has no type", what);
     return BT_OK;
 }
+
+bt_status bt_json_stages(const json_t *stage, const char *what, const char *key,
+                         bt_json_add_stage add, void *context, bt_err *err)
+{
+    const char *type;
+    bt_status status = bt_json_type(stage, what, &type, err);
+    if (status != BT_OK) return status;
+    if (strcmp(type, "Sequence") != 0) return add(stage, context, err);
+    const json_t *list = bt_json_member(stage, key);
+    if (!json_is_array(list))
+        return BT_FAIL(err, BT_ERR_FORMAT, "a %s Sequence has no %s", what, key);
+    for (size_t i = 0; i < json_array_size(list) && status == BT_OK; i++)
+        status = add(json_array_get(list, i), context, err);
+    return status;
+}

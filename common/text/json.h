@@ -1,7 +1,7 @@
 /* json.h - reading tokenizer.json's members with one-line errors, for the stages' row files.
  *
  * A stage is an object with a "type", or null for "nothing to do". Sequences of stages are
- * flattened by the stage that reads them, up to BT_STAGE_STEPS_MAX steps. */
+ * flattened as they are read, up to BT_STAGE_STEPS_MAX steps. */
 #ifndef BT_COMMON_TEXT_JSON_H
 #define BT_COMMON_TEXT_JSON_H
 
@@ -28,6 +28,11 @@ bt_status bt_json_pattern(const json_t *object, const char **ret_text, bt_err *e
 
 /* The "type" of a stage. what ("normalizer", …) is for the message. */
 bt_status bt_json_type(const json_t *stage, const char *what, const char **ret_type, bt_err *err);
+
+/* Adds a stage, or each one of a Sequence, whose list has this key. what is for the message. */
+typedef bt_status (*bt_json_add_stage)(const json_t *stage, void *context, bt_err *err);
+bt_status bt_json_stages(const json_t *stage, const char *what, const char *key,
+                         bt_json_add_stage add, void *context, bt_err *err);
 
 /* A name from the file as a message may show it: at most 60 bytes, printable ASCII. */
 typedef struct {

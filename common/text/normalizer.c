@@ -84,8 +84,9 @@ static const bt_normalizer_kind kinds[] = {
     {"Replace", read_replace, run_replace},
 };
 
-static bt_status add_step(const json_t *stage, bt_normalizer *normalizer, bt_err *err)
+static bt_status add_step(const json_t *stage, void *context, bt_err *err)
 {
+    bt_normalizer *normalizer = context;
     const char *type;
     bt_status status = bt_json_type(stage, "normalizer", &type, err);
     if (status != BT_OK) return status;
@@ -105,16 +106,7 @@ bt_status bt_normalizer_read(const json_t *stage, bt_normalizer *ret_normalizer,
 {
     *ret_normalizer = (bt_normalizer){0};
     if (stage == NULL) return BT_OK;
-    const char *type;
-    bt_status status = bt_json_type(stage, "normalizer", &type, err);
-    if (status != BT_OK) return status;
-    if (strcmp(type, "Sequence") != 0) return add_step(stage, ret_normalizer, err);
-    const json_t *list = bt_json_member(stage, "normalizers");
-    if (!json_is_array(list))
-        return BT_FAIL(err, BT_ERR_FORMAT, "a normalizer Sequence has no normalizers");
-    for (size_t i = 0; i < json_array_size(list) && status == BT_OK; i++)
-        status = add_step(json_array_get(list, i), ret_normalizer, err);
-    return status;
+    return bt_json_stages(stage, "normalizer", "normalizers", add_step, ret_normalizer, err);
 }
 
 bt_status bt_normalizer_run(const bt_normalizer *normalizer, const char *text, size_t bytes,

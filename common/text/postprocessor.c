@@ -70,8 +70,9 @@ static const kind kinds[] = {
     {"ByteLevel", read_byte_level},
 };
 
-static bt_status add_step(const json_t *stage, bt_postprocessor *p, bt_err *err)
+static bt_status add_step(const json_t *stage, void *context, bt_err *err)
 {
+    bt_postprocessor *p = context;
     const char *type;
     bt_status status = bt_json_type(stage, "post-processor", &type, err);
     if (status != BT_OK) return status;
@@ -86,14 +87,5 @@ bt_status bt_postprocessor_read(const json_t *stage, bt_postprocessor *ret_postp
 {
     *ret_postprocessor = (bt_postprocessor){0};
     if (stage == NULL) return BT_OK;
-    const char *type;
-    bt_status status = bt_json_type(stage, "post-processor", &type, err);
-    if (status != BT_OK) return status;
-    if (strcmp(type, "Sequence") != 0) return add_step(stage, ret_postprocessor, err);
-    const json_t *list = bt_json_member(stage, "processors");
-    if (!json_is_array(list))
-        return BT_FAIL(err, BT_ERR_FORMAT, "a post-processor Sequence has no processors");
-    for (size_t i = 0; i < json_array_size(list) && status == BT_OK; i++)
-        status = add_step(json_array_get(list, i), ret_postprocessor, err);
-    return status;
+    return bt_json_stages(stage, "post-processor", "processors", add_step, ret_postprocessor, err);
 }

@@ -233,8 +233,9 @@ static const bt_pretokenizer_kind kinds[] = {
     {"Metaspace", read_metaspace, run_metaspace},
 };
 
-static bt_status add_step(const json_t *stage, bt_pretokenizer *pretokenizer, bt_err *err)
+static bt_status add_step(const json_t *stage, void *context, bt_err *err)
 {
+    bt_pretokenizer *pretokenizer = context;
     const char *type;
     bt_status status = bt_json_type(stage, "pre-tokenizer", &type, err);
     if (status != BT_OK) return status;
@@ -257,16 +258,7 @@ bt_status bt_pretokenizer_read(const json_t *stage, bt_pretokenizer *ret_pretoke
 {
     *ret_pretokenizer = (bt_pretokenizer){0};
     if (stage == NULL) return BT_OK;
-    const char *type;
-    bt_status status = bt_json_type(stage, "pre-tokenizer", &type, err);
-    if (status != BT_OK) return status;
-    if (strcmp(type, "Sequence") != 0) return add_step(stage, ret_pretokenizer, err);
-    const json_t *list = bt_json_member(stage, "pretokenizers");
-    if (!json_is_array(list))
-        return BT_FAIL(err, BT_ERR_FORMAT, "a pre-tokenizer Sequence has no pretokenizers");
-    for (size_t i = 0; i < json_array_size(list) && status == BT_OK; i++)
-        status = add_step(json_array_get(list, i), ret_pretokenizer, err);
-    return status;
+    return bt_json_stages(stage, "pre-tokenizer", "pretokenizers", add_step, ret_pretokenizer, err);
 }
 
 bt_status bt_pretokenizer_run(const bt_pretokenizer *pretokenizer, bt_span span, bt_word_sink *sink,
