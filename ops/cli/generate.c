@@ -108,19 +108,27 @@ static bool is_eos(const bt_model_config *model, uint32_t id)
     return false;
 }
 
-/* The text of the tokens without a final EOS; NULL if memory ran out. */
-static char *text_of(const bt_cli_prompt *prompt, const bt_token *tokens, uint32_t count)
+/* Bytes of a text, any of which may be NUL: a byte token stands for it. */
+typedef struct {
+    char *data;
+    size_t bytes;
+} text;
+
+/* The text of the tokens, without the EOS that ended them; ERR_NO_MEMORY. */
+static bt_status text_of(const options *o, const bt_cli_prompt *prompt, const bt_token *tokens,
+                         uint32_t count, text *ret_text, bt_err *err)
 {
-    char *text = malloc((size_t)(count + 1) * BT_DETOK_BYTES_MAX + 1);
-    if (!text) return NULL;
+    text out = {.data = malloc((size_t)(count + 1) * BT_DETOK_BYTES_MAX)};
+    if (!out.data) return BT_FAIL(err, BT_ERR_NO_MEMORY, "the text of %u tokens", count);
     bt_detok detok;
-    size_t bytes = 0;
     bt_detok_init(&detok, prompt->tokenizer, BT_DETOK_CONTINUES);
-    if (is_eos(bt_model_config_of(prompt->model), tokens[count - 1].id)) count--;
-    for (uint32_t i = 0; i < count; i++) bytes += bt_detok_push(&detok, tokens[i].id, text + bytes);
-    bytes += bt_detok_flush(&detok, text + bytes);
-    text[bytes] = '\0';
-    return text;
+    bool ended = is_eos(bt_model_config_of(prompt->model), tokens[count - 1].id);
+    if (ended && !o->generate.ignore_eos) count--;
+    for (uint32_t i = 0; i < count; i++)
+        out.bytes += bt_detok_push(&detok, tokens[i].id, out.data + out.bytes);
+    out.bytes += bt_detok_flush(&detok, out.data + out.bytes);
+    *ret_text = out;
+    return BT_OK;
 }
 
 static void print_ids(const bt_token *tokens, uint32_t count, const char *between)
@@ -128,9 +136,9 @@ static void print_ids(const bt_token *tokens, uint32_t count, const char *betwee
     for (uint32_t i = 0; i < count; i++) printf("%s%u", i ? between : "", tokens[i].id);
 }
 
-static void print_json(const bt_token *tokens, uint32_t count, const char *text)
+static void print_json(const bt_token *tokens, uint32_t count, const text *text)
 {
-    json_t *string = text ? json_string(text) : json_null();
+    json_t *string = text->data ? json_stringn(text->data, text->bytes) : json_null();
     printf("{\"ids\": [");
     print_ids(tokens, count, ", ");
     printf("], \"text\": ");
@@ -142,20 +150,21 @@ static void print_json(const bt_token *tokens, uint32_t count, const char *text)
 static bt_status print_result(const options *o, const bt_cli_prompt *prompt, const bt_token *tokens,
                               uint32_t count, bt_err *err)
 {
-    char *text = NULL;
+    text text = {0};
     if (prompt->tokenizer) {
-        text = text_of(prompt, tokens, count);
-        if (!text) return BT_FAIL(err, BT_ERR_NO_MEMORY, "the text of %u tokens", count);
+        bt_status status = text_of(o, prompt, tokens, count, &text, err);
+        if (status != BT_OK) return status;
     }
     if (o->json) {
-        print_json(tokens, count, text);
-    } else if (text) {
-        puts(text);
+        print_json(tokens, count, &text);
+    } else if (text.data) {
+        fwrite(text.data, 1, text.bytes, stdout);
+        putchar('\n');
     } else {
         print_ids(tokens, count, ",");
         putchar('\n');
     }
-    free(text);
+    free(text.data);
     return BT_OK;
 }
 

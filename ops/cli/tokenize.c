@@ -2,8 +2,8 @@
 #include "common/text/detok.h"
 #include "common/text/tokenizer.h"
 #include "ops/cli/command.h"
+#include "ops/cli/options.h"
 
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,30 +108,19 @@ static int tokenize(const request *asked)
 
 static int run_tokenize(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"tokenizer", required_argument, NULL, 't'},
-        {"no-special", no_argument, NULL, 'n'},
-        {"parse-special", no_argument, NULL, 'p'},
-        {"decode", no_argument, NULL, 'd'},
-        {"zero", no_argument, NULL, 'z'},
-        {NULL, 0, NULL, 0},
-    };
     request asked = {0};
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (option == 't') asked.path = optarg;
-        if (option == 'n') asked.flags |= BT_ENCODE_BARE;
-        if (option == 'p') asked.flags |= BT_ENCODE_SPECIAL;
-        if (option == 'd') asked.decode = true;
-        if (option == 'z') asked.zero = true;
-        if (option == '?') return BT_EXIT_USAGE;
-    }
-    if (asked.path == NULL || optind < argc) {
-        fprintf(stderr, "baton tokenize: %s; see baton tokenize --help\n",
-                asked.path == NULL ? "--tokenizer FILE is missing" : "takes no other arguments");
-        return BT_EXIT_USAGE;
-    }
+    bool bare = false, special = false;
+    const bt_option table[] = {
+        {.name = "--tokenizer", .kind = BT_OPTION_TEXT, .value = &asked.path},
+        {.name = "--no-special", .kind = BT_OPTION_FLAG, .value = &bare},
+        {.name = "--parse-special", .kind = BT_OPTION_FLAG, .value = &special},
+        {.name = "--decode", .kind = BT_OPTION_FLAG, .value = &asked.decode},
+        {.name = "--zero", .kind = BT_OPTION_FLAG, .value = &asked.zero},
+    };
+    int code = bt_options_parse(argc, argv, table, sizeof(table) / sizeof(table[0]));
+    if (code != BT_EXIT_OK) return code;
+    if (!asked.path) return bt_options_fail(argv[0], "--tokenizer FILE is missing");
+    asked.flags = (bare ? BT_ENCODE_BARE : 0) | (special ? BT_ENCODE_SPECIAL : 0);
     return tokenize(&asked);
 }
 

@@ -16,6 +16,21 @@ def test_text_and_ids_of_the_same_prompt_agree():
     assert len(answer["ids"]) == 12
 
 
+def test_text_with_a_nul_byte_is_whole(tmp_path):
+    """The demo model with a tokenizer in which the ids of "," and of the byte 0 have changed places."""
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).symlink_to(MODEL / file)
+    tokenizer = json.loads((MODEL / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab[","], vocab["\u0100"] = vocab["\u0100"], vocab[","]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    flags = ["--ids", IDS, "--max-tokens", 40]
+    usual, other = generate(*flags), generate(*flags, model=tmp_path)
+    assert "," in usual["text"] and other["ids"] == usual["ids"]
+    assert other["text"] == usual["text"].replace(",", "\0")
+    assert run_baton("generate", "--model", tmp_path, *flags).stdout == other["text"] + "\n"
+
+
 def test_seeded_sampling_repeats():
     flags = ["--ids", IDS, "--max-tokens", 20, "--temperature", 0.9, "--top-k", 50, "--top-p", 0.95, "--ignore-eos"]
     first = generate(*flags, "--seed", 1)
@@ -60,11 +75,18 @@ def test_logits_are_one_number_for_each_id():
     ["generate", "--model", MODEL, "--ids", "1", "--json=yes"],
     ["logits", "--model", MODEL],
     ["logits", "--ids", "1"],
+    ["tokenize"],
+    ["tokenize", "--tokenizer"],
+    ["tokenize", "--bad"],
+    ["tokenize", "--tokenizer", MODEL / "tokenizer.json", "stray"],
+    ["tokenize", "--tok", MODEL / "tokenizer.json"],
+    ["tokenize", "--tokenizer", MODEL / "tokenizer.json", "--zero=1"],
 ])
 def test_wrong_usage_is_one_line_and_exit_2(args):
     done = run_baton(*args, check=False)
     assert done.returncode == 2
     assert done.stdout == "" and done.stderr.count("\n") == 1 and done.stderr.endswith("\n")
+    assert done.stderr.startswith(f"baton {args[0]}: ") and f"baton {args[0]} --help" in done.stderr
 
 
 @pytest.mark.parametrize("args, reason", [
