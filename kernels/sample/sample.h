@@ -7,7 +7,8 @@
  *   scratch   bt_sample_scratch_bytes(vocab), 8-byte aligned, of this thread
  * FILTERS In this order: divide by temperature; keep the top_k highest; of those keep the smallest
  *         set, most likely first, whose probability reaches top_p; draw from what is left.
- * TIES    go to the lower id, everywhere. A NaN logit is never chosen.
+ * TIES    go to the lower id, everywhere. A logit of NaN or -inf is never chosen or listed, so every
+ *         logprob is finite.
  * Returns false if no logit is finite or one is +inf: the model or its input is broken. */
 #ifndef BT_KERNELS_SAMPLE_SAMPLE_H
 #define BT_KERNELS_SAMPLE_SAMPLE_H

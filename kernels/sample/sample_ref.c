@@ -58,7 +58,8 @@ static uint32_t list_top(const float *logits, uint32_t vocab, double log_total, 
     uint32_t used = 0;
     for (uint32_t id = 0; id < vocab && count > 0; id++) {
         float logit = logits[id];
-        if (isnan(logit) || (used == count && !(logit > logits[ret_top[used - 1].id]))) continue;
+        if (!isfinite(logit) || (used == count && !(logit > logits[ret_top[used - 1].id])))
+            continue;
         uint32_t at = used < count ? used++ : used - 1;
         for (; at > 0 && logit > logits[ret_top[at - 1].id]; at--) ret_top[at] = ret_top[at - 1];
         ret_top[at] = (bt_token_alternative){.id = id, .logprob = (float)(logit - log_total)};

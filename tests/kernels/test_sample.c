@@ -87,6 +87,31 @@ static void count_draws(const float *logits, bt_sampling sampling, uint32_t draw
     for (uint32_t i = 0; i < draws; i++) counts[sample(logits, sampling, i).id]++;
 }
 
+/* What has no probability is no alternative: every logprob listed is finite. */
+static void test_impossible_tokens_are_not_listed(void **state)
+{
+    (void)state;
+    float logits[VOCAB];
+    for (uint32_t i = 0; i < VOCAB; i++) logits[i] = i % 2 ? -INFINITY : NAN;
+    logits[11] = 1;
+    logits[17] = 2;
+    const float temperatures[] = {0, 1e-45f, 1e-6f, 1, 1000};
+    for (size_t t = 0; t < COUNT(temperatures); t++) {
+        const bt_sampling sampling = {.temperature = temperatures[t],
+                                      .top_k = 5,
+                                      .top_p = t % 2 ? 1e-6f : 1,
+                                      .top_logprobs = 20,
+                                      .seed = t};
+        bt_token token = sample(logits, sampling, 3);
+        assert_true(token.id == 17 || (token.id == 11 && temperatures[t] >= 1));
+        assert_true(isfinite(token.logprob));
+        assert_int_equal(token.top_count, 2);
+        assert_int_equal(token.top[0].id, 17);
+        assert_int_equal(token.top[1].id, 11);
+        assert_true(isfinite(token.top[1].logprob));
+    }
+}
+
 static void test_frequencies_follow_temperature(void **state)
 {
     (void)state;
@@ -168,6 +193,7 @@ int main(void)
         cmocka_unit_test(test_greedy_takes_the_first_of_the_highest),
         cmocka_unit_test(test_broken_logits_are_reported),
         cmocka_unit_test(test_top_logprobs_are_of_the_unmodified_distribution),
+        cmocka_unit_test(test_impossible_tokens_are_not_listed),
         cmocka_unit_test(test_frequencies_follow_temperature),
         cmocka_unit_test(test_filters_leave_exactly_their_set),
         cmocka_unit_test(test_the_random_number_is_fixed),
