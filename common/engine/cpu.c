@@ -25,8 +25,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* A chunk of a loop should outlast its claim by far: some microseconds of work. */
+/* A chunk of a loop should outlast its claim by far: some microseconds of work. And a loop that is shared should
+ * outlast the wake-up of a sleeping thread by far: below, about 50 us of work, the engine thread does it alone. On a machine
+ * whose cores the daemon's loop wants too (it packs while the last rows of a prompt are computed), a helper that
+ * loses its core with a chunk in hand costs more than all of such a loop. */
 #define CHUNK_MACS_MIN 65536u
+#define SHARED_MACS_MIN 524288u
 #define CHUNK_ROWS 16u
 #define CHUNKS_PER_THREAD 4u
 
@@ -80,9 +84,9 @@ typedef struct {
 
 static uint32_t chunk_columns(const cpu *self, uint64_t macs_per_column, uint32_t columns)
 {
-    uint64_t chunks = macs_per_column * columns / CHUNK_MACS_MIN;
+    uint64_t macs = macs_per_column * columns, chunks = macs / CHUNK_MACS_MIN;
     uint64_t chunks_max = (uint64_t)bt_team_threads(self->team) * CHUNKS_PER_THREAD;
-    if (bt_team_threads(self->team) == 1 || chunks < 2) return columns;
+    if (bt_team_threads(self->team) == 1 || macs < SHARED_MACS_MIN) return columns;
     if (chunks > chunks_max) chunks = chunks_max;
     uint32_t wanted = (uint32_t)((columns + chunks - 1) / chunks);
     return (wanted + 7u) & ~7u;
@@ -220,6 +224,21 @@ static void attention_chunk(void *arg, uint32_t chunk, uint32_t worker)
     self->kernels->attention(&op, self->scratch + worker * self->scratch_bytes);
 }
 
+static void run_attention(cpu *self)
+{
+    uint32_t chunks = self->query_block_count * self->model.kv_heads;
+    uint64_t macs = 0, width = 2ull * self->model.q_heads * self->model.head_dim;
+    for (uint32_t i = 0; i < self->query_block_count; i++) {
+        const query_block *block = &self->query_blocks[i];
+        macs += width * block->count * (block->position + block->count);
+    }
+    if (macs >= SHARED_MACS_MIN) {
+        bt_team_run(self->team, attention_chunk, self, chunks);
+        return;
+    }
+    for (uint32_t chunk = 0; chunk < chunks; chunk++) attention_chunk(self, chunk, 0);
+}
+
 typedef struct {
     const cpu *self;
     bt_matmul gate, up;
@@ -285,7 +304,7 @@ static void run_layer(cpu *self, uint32_t index, const bt_backend_sink *sink)
     sink->layer_done(sink->arg, index);
     if (index + 1 == self->model.layers) keep_sampled_rows(self);
     if (self->row_count == 0) return;
-    bt_team_run(self->team, attention_chunk, self, self->query_block_count * self->model.kv_heads);
+    run_attention(self);
     const bt_matmul o = matmul_of(self->attended, self->row_count, &layer->tensor[BT_LAYER_O],
                                   self->delta, self->model.hidden);
     matmuls(self, &o, 1);
@@ -419,6 +438,9 @@ static bt_status take_memory(cpu *self, bt_err *err)
     if (pool == MAP_FAILED)
         return BT_FAIL(err, BT_ERR_NO_MEMORY, "%zu bytes of KV pool", self->kv_bytes);
     self->kv.base = pool;
+    /* Touched now: a handoff would wait for the page faults of blocks that are used for the first time. */
+    (void)madvise(pool, self->kv_bytes, MADV_HUGEPAGE);
+    memset(pool, 0, self->kv_bytes);
     return BT_OK;
 }
 
