@@ -116,15 +116,11 @@ static void first_token_send(bt_prefill_core *core, p_request *r)
 
 static void manifest_send(bt_prefill_core *core, const p_request *r, p_ticket *t)
 {
-    bt_kv_path path = {.tenant_salt = r->tenant_salt,
-                       .weights_digest = &core->config.weights_digest,
-                       .producer = core->config.kv.dtype,
-                       .wire = t->wire.dtype};
     bt_msg msg = {.kind = BT_MSG_MANIFEST, .fence = t->fence};
     msg.manifest.token_count = r->token_count;
     msg.manifest.frame_count = t->frames_put;
     msg.manifest.digest_sum = t->sum;
-    bt_kv_prefix_hash(&path, r->tokens, r->token_count, &msg.manifest.prefix_hash);
+    msg.manifest.prefix_hash = t->prefix_hash;
     msg.manifest.base = r->base;
     msg.manifest.first_token = r->token;
     t->manifest_sent = true;

@@ -67,6 +67,7 @@ typedef struct {
     uint32_t *next_run;  /* [layers]: runs below are put */
     uint32_t frames_put, frames_sealed;
     bt_kv_digest sum;
+    bt_sha256 prefix_hash; /* of the request's tokens, for the Manifest */
     uint64_t renew_every_ns, renew_ns;
     uint64_t expires_ns; /* of a held one */
 } p_ticket;

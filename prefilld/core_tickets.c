@@ -61,6 +61,12 @@ static void join(bt_prefill_core *core, uint32_t request, uint32_t ticket)
     if (r->ticket != NONE) ticket_drop_counted(core, r->ticket);
     r->ticket = ticket;
     t->request = request;
+    bt_kv_path path = {.tenant_salt = r->tenant_salt,
+                       .weights_digest = &core->config.weights_digest,
+                       .producer = core->config.kv.dtype,
+                       .wire = t->wire.dtype};
+    bt_kv_prefix_hash(&path, r->tokens, r->token_count,
+                      &t->prefix_hash); /* not at the end, which is waited for */
     t->renew_ns = core->now_ns + t->renew_every_ns;
 }
 

@@ -13,6 +13,7 @@
 
 #define METRICS_SERIES_MAX 512u
 #define DRAIN_POLL_MS 20u
+#define XFER_DRAIN_BUDGET 8u /* rounds of progress after an engine event */
 
 const char *bt_request_text(const bt_request_id *id, char ret_text[BT_REQUEST_TEXT_BYTES])
 {
@@ -55,13 +56,23 @@ static void on_deadline(void *arg)
     bt_worker_arm(worker);
 }
 
+static void xfer_drain(void *arg, unsigned budget)
+{
+    bt_worker *worker = arg;
+    for (unsigned i = 0; i < budget && bt_xfer_progress(worker->xfer) > 0; i++) continue;
+}
+
 static void on_engine_wake(void *arg)
 {
     bt_worker *worker = arg;
     bt_engine_event events[32];
     for (uint32_t count; (count = bt_engine_poll(worker->engine, events, 32)) > 0;) {
-        for (uint32_t i = 0; i < count; i++)
+        for (uint32_t i = 0; i < count; i++) {
             worker->ops->on_engine_event(worker->shell, &events[i]);
+            /* A put that the event began is mostly done at once, and its Sealed need not wait for the events
+             * behind this one, which may begin the next batch. */
+            xfer_drain(worker, XFER_DRAIN_BUDGET);
+        }
     }
     bt_worker_arm(worker);
 }
@@ -72,12 +83,6 @@ static void wake_loop(void *arg)
 }
 
 /* ---- UCX on the loop ---- */
-
-static void xfer_drain(void *arg, unsigned budget)
-{
-    bt_worker *worker = arg;
-    for (unsigned i = 0; i < budget && bt_xfer_progress(worker->xfer) > 0; i++) continue;
-}
 
 static bool xfer_before_sleep(void *arg)
 {
