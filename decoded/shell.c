@@ -27,19 +27,21 @@ struct bt_decoded {
     } unpacked[UNPACKED_MAX]; /* done, not yet told to the core */
     uint32_t unpacked_count;
     bool step_running;         /* for traces: a batch is with the engine … */
-    uint64_t step_started_ns;  /* … since */
-    uint64_t step_waited_from; /* the end of the batch that ran when it was submitted */
+    uint64_t step_started_ns;  /* … since; of the last one if none is */
+    uint64_t step_waited_from; /* the end of the batch before that one */
+    bool step_ending;          /* its BATCH_DONE is with the core, which has not begun the next */
 };
 
 /* ---- what the core asks for ---- */
 
-static void trace_to_router(bt_decoded *daemon, const bt_msg *msg)
+static void trace_to_router(bt_decoded *daemon, const bt_msg *msg, uint64_t now_ns)
 {
     if (msg->kind == BT_MSG_ACCEPTED)
         bt_worker_trace(&daemon->worker, &msg->fence.request,
-                        "\"accepted_ns\": %" PRIu64 ", \"step_running\": %s", bt_loop_now_ns(),
+                        "\"accepted_ns\": %" PRIu64 ", \"step_running\": %s", now_ns,
                         daemon->step_running ? "true" : "false");
-    if (msg->kind == BT_MSG_TOKENS && !daemon->step_running)
+    /* At the end of a step that made this token; the first one comes from P instead. */
+    if (msg->kind == BT_MSG_TOKENS && daemon->step_ending)
         bt_worker_trace(&daemon->worker, &msg->fence.request,
                         "\"token_index\": %" PRIu32 ", \"step_ns\": %" PRIu64
                         ", \"step_before_ended_ns\": %" PRIu64,
@@ -49,8 +51,9 @@ static void trace_to_router(bt_decoded *daemon, const bt_msg *msg)
 static void io_send_router(void *ctx, const bt_msg *msg)
 {
     bt_decoded *daemon = ctx;
-    if (daemon->worker.trace != NULL) trace_to_router(daemon, msg);
+    uint64_t now_ns = bt_loop_now_ns();
     bt_worker_send_router(&daemon->worker, msg);
+    trace_to_router(daemon, msg, now_ns);
 }
 
 static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
@@ -90,12 +93,13 @@ static bt_status io_submit(void *ctx, const bt_engine_batch *batch)
         return BT_ERR_ARGUMENT;
     }
     bt_err err;
+    uint64_t now_ns = bt_loop_now_ns();
     bt_status status = bt_engine_submit(daemon->worker.engine, batch, &err);
     if (status < BT_OK) bt_log_error(NULL, "the engine refused a batch: %s", err.message);
     if (status != BT_OK) return status;
     bt_counter_add(daemon->metrics.prefill_tokens, prefill);
     daemon->step_running = true;
-    daemon->step_started_ns = bt_loop_now_ns();
+    daemon->step_started_ns = now_ns;
     return BT_OK;
 }
 
@@ -138,6 +142,18 @@ static void io_probe_distance(void *ctx, uint32_t peer, const uint32_t *own_bloc
 
 /* ---- what happens ---- */
 
+static void trace_from_peer(bt_decoded *daemon, const bt_msg *msg, uint64_t now_ns)
+{
+    if (msg->kind == BT_MSG_SEALED)
+        bt_worker_trace(&daemon->worker, &msg->fence.request,
+                        "\"arrived_layer\": %" PRIu32 ", \"arrived_ns\": %" PRIu64
+                        ", \"unpacked_ns\": %" PRIu64,
+                        msg->sealed.frame.layer, now_ns, bt_loop_now_ns());
+    if (msg->kind == BT_MSG_MANIFEST)
+        bt_worker_trace(&daemon->worker, &msg->fence.request, "\"manifest_arrived_ns\": %" PRIu64,
+                        now_ns);
+}
+
 static void tell_unpacked(bt_decoded *daemon)
 {
     for (uint32_t i = 0; i < daemon->unpacked_count;
@@ -159,10 +175,11 @@ static void on_router_message(void *shell, const bt_msg *msg)
 static void on_engine_event(void *shell, const bt_engine_event *event)
 {
     bt_decoded *daemon = shell;
-    if (event->kind == BT_ENGINE_TOKEN || event->kind == BT_ENGINE_BATCH_DONE)
-        daemon->step_running = false;
+    if (event->kind == BT_ENGINE_BATCH_DONE) daemon->step_running = false;
+    daemon->step_ending = event->kind == BT_ENGINE_BATCH_DONE;
     bool was_ready = bt_decode_core_ready(daemon->core);
     bt_decode_core_engine_event(daemon->core, event, bt_loop_now_ns());
+    daemon->step_ending = false;
     if (event->kind == BT_ENGINE_BATCH_DONE) daemon->step_waited_from = event->time_ns;
     if (!was_ready && bt_decode_core_ready(daemon->core))
         bt_log_info(NULL, "probe computed, ready to pair");
@@ -184,8 +201,10 @@ static void on_peer_message(void *shell, uint64_t sender, const void *data, size
         bt_log_warning(NULL, "a message from %s was dropped: %s", pairing->hello.name, err.message);
         return;
     }
-    bt_decode_core_peer_message(daemon->core, pairing->index, &msg, bt_loop_now_ns());
+    uint64_t now_ns = bt_loop_now_ns();
+    bt_decode_core_peer_message(daemon->core, pairing->index, &msg, now_ns);
     tell_unpacked(daemon);
+    trace_from_peer(daemon, &msg, now_ns);
 }
 
 static void on_peer_error(void *shell, bt_xfer_peer *peer, const char *why)

@@ -42,6 +42,7 @@ typedef struct {
 typedef struct {
     uint64_t tag;
     uint32_t peer;
+    bt_request_id request;     /* for traces */
     uint32_t slot, generation; /* of the ticket; the generation is for traces and checkers */
     uint32_t staging;
     bt_wire_shape wire;

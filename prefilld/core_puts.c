@@ -77,6 +77,7 @@ static bt_status put_next(bt_prefill_core *core, uint32_t ticket, uint32_t layer
     bt_prefill_put put = {
         .tag = (core->serial++ << 16) | staging,
         .peer = t->peer,
+        .request = t->fence.request,
         .slot = t->fence.slot,
         .generation = t->fence.generation,
         .staging = staging,

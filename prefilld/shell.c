@@ -19,20 +19,43 @@ struct bt_prefilld {
     bt_codec *codec; /* of messages from peers */
     uint8_t *staging;
     bt_prefill_metrics metrics;
-    uint64_t
-        last_layer_ns; /* when the engine ended the last layer of its latest batch, for traces */
+    /* For traces: the end of the last layer's KV and of the whole batch, of the latest one. */
+    uint64_t last_layer_ns, batch_done_ns;
+    bool batch_ending; /* its BATCH_DONE is with the core */
 };
 
 /* ---- what the core asks for ---- */
 
+/* A FirstToken that waited for its Ticket comes after other batches: then the times of its own are
+ * not known any more. */
+static void trace_first_token(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
+{
+    if (!daemon->batch_ending) {
+        bt_worker_trace(&daemon->worker, &msg->fence.request, "\"ticket_late\": true");
+        return;
+    }
+    bt_worker_trace(&daemon->worker, &msg->fence.request,
+                    "\"last_layer_ns\": %" PRIu64 ", \"batch_done_ns\": %" PRIu64
+                    ", \"first_token_ns\": %" PRIu64,
+                    daemon->last_layer_ns, daemon->batch_done_ns, now_ns);
+}
+
+static void trace_peer_message(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
+{
+    if (msg->kind == BT_MSG_SEALED)
+        bt_worker_trace(&daemon->worker, &msg->fence.request,
+                        "\"sealed_layer\": %" PRIu32 ", \"sealed_ns\": %" PRIu64,
+                        msg->sealed.frame.layer, now_ns);
+    if (msg->kind == BT_MSG_MANIFEST)
+        bt_worker_trace(&daemon->worker, &msg->fence.request, "\"manifest_ns\": %" PRIu64, now_ns);
+}
+
 static void io_send_router(void *ctx, const bt_msg *msg)
 {
     bt_prefilld *daemon = ctx;
-    if (msg->kind == BT_MSG_FIRST_TOKEN)
-        bt_worker_trace(&daemon->worker, &msg->fence.request,
-                        "\"last_layer_ns\": %" PRIu64 ", \"first_token_ns\": %" PRIu64,
-                        daemon->last_layer_ns, bt_loop_now_ns());
+    uint64_t now_ns = bt_loop_now_ns();
     bt_worker_send_router(&daemon->worker, msg);
+    if (msg->kind == BT_MSG_FIRST_TOKEN) trace_first_token(daemon, msg, now_ns);
 }
 
 static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
@@ -40,6 +63,7 @@ static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
     bt_prefilld *daemon = ctx;
     bt_pairing *pairing = bt_pairings_at(&daemon->pairings, peer);
     if (pairing->peer == NULL) return;
+    uint64_t now_ns = bt_loop_now_ns();
     uint8_t sealed[BT_SEAL_BYTES_MAX];
     size_t bytes;
     bt_err err;
@@ -48,9 +72,7 @@ static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
     if (status < BT_OK)
         bt_log_warning(NULL, "%s to %s was not sent: %s", bt_msg_name(msg->kind), pairing->name,
                        err.message);
-    if (msg->kind == BT_MSG_MANIFEST)
-        bt_worker_trace(&daemon->worker, &msg->fence.request, "\"manifest_ns\": %" PRIu64,
-                        bt_loop_now_ns());
+    trace_peer_message(daemon, msg, now_ns);
 }
 
 static bt_status io_submit(void *ctx, const bt_engine_batch *batch)
@@ -73,11 +95,17 @@ static bt_status io_put(void *ctx, const bt_prefill_put *put, bt_kv_digest *ret_
     assert(bytes > 0 && bytes <= daemon->config->staging_bytes && bytes <= pairing->cell_bytes);
     assert(put->slot < pairing->slot_count && put->frame.cell < pairing->cell_count);
     bt_err err;
+    uint64_t pack_ns = bt_loop_now_ns();
     bt_status status = bt_engine_pack(daemon->worker.engine, &put->wire, &put->frame, put->blocks,
                                       pairing->seal.digest_key, piece, ret_digest, &err);
     uint64_t offset =
         ((uint64_t)put->slot * pairing->cell_count + put->frame.cell) * pairing->cell_bytes;
+    uint64_t put_ns = bt_loop_now_ns();
     if (status == BT_OK) status = bt_xfer_put(pairing->peer, piece, bytes, offset, put->tag, &err);
+    bt_worker_trace(&daemon->worker, &put->request,
+                    "\"put_layer\": %" PRIu32 ", \"bytes\": %zu, \"pack_ns\": %" PRIu64
+                    ", \"put_ns\": %" PRIu64,
+                    put->frame.layer, bytes, pack_ns, put_ns);
     if (status < BT_OK) bt_log_warning(NULL, "a put to %s failed: %s", pairing->name, err.message);
     return status == BT_IN_PROGRESS ? BT_OK : status;
 }
@@ -106,7 +134,10 @@ static void on_engine_event(void *shell, const bt_engine_event *event)
     bt_prefilld *daemon = shell;
     if (event->kind == BT_ENGINE_LAYER_DONE && event->layer + 1 == daemon->worker.hello.layers)
         daemon->last_layer_ns = event->time_ns;
+    if (event->kind == BT_ENGINE_BATCH_DONE) daemon->batch_done_ns = event->time_ns;
+    daemon->batch_ending = event->kind == BT_ENGINE_BATCH_DONE;
     bt_prefill_core_engine_event(daemon->core, event, bt_loop_now_ns());
+    daemon->batch_ending = false;
     after_event(daemon);
 }
 
