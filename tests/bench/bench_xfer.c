@@ -4,7 +4,9 @@
  *   pack    GB/s of wire bytes for each pair of dtypes, digest included, beside memcpy of as many
  *           bytes in the same run, over 256 MiB of the larger side
  *
- * Usage: bench_xfer [put|pack] */
+ * Usage: bench_xfer [put|pack]
+ *        bench_xfer put BYTES    one number: the p50 in us of one put of so many bytes, over the same
+ *                                working set, which tests/bench/handoff.py compares with */
 #include "common/base/crypto.h"
 #include "common/kv/wire.h"
 #include "common/xfer/xfer.h"
@@ -105,30 +107,45 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void put_size(bt_xfer *xfer, bt_xfer_peer *peer, const uint8_t *source, size_t bytes)
+/* us of LATENCY_SAMPLES single puts at places spread over the set, sorted. */
+static void put_latency(bt_xfer *xfer, bt_xfer_peer *peer, const uint8_t *source, size_t bytes,
+                        double samples[LATENCY_SAMPLES])
 {
-    size_t count = PUT_SET_BYTES / bytes, at = 0;
-    puts_done = 0;
-    double start = now_s();
-    for (size_t i = 0; i < count; i++) put_wait(xfer, peer, source, bytes, i * bytes);
-    while (puts_done < count) bt_xfer_progress(xfer);
-    double rate = (double)(count * bytes) / (now_s() - start) * 1e-9;
-
-    double samples[LATENCY_SAMPLES];
+    size_t at = 0;
     for (size_t i = 0; i < LATENCY_SAMPLES; i++) {
         puts_done = 0;
         at = (at + bytes * 13) % (PUT_SET_BYTES - bytes);
-        start = now_s();
+        double start = now_s();
         put_wait(xfer, peer, source, bytes, at);
         while (puts_done == 0) bt_xfer_progress(xfer);
         samples[i] = (now_s() - start) * 1e6;
     }
     qsort(samples, LATENCY_SAMPLES, sizeof(samples[0]), by_value);
+}
+
+static void put_size(bt_xfer *xfer, bt_xfer_peer *peer, const uint8_t *source, size_t bytes)
+{
+    size_t count = PUT_SET_BYTES / bytes;
+    puts_done = 0;
+    double start = now_s();
+    for (size_t i = 0; i < count; i++) put_wait(xfer, peer, source, bytes, i * bytes);
+    while (puts_done < count) bt_xfer_progress(xfer);
+    double rate = (double)(count * bytes) / (now_s() - start) * 1e-9;
+    double samples[LATENCY_SAMPLES];
+    put_latency(xfer, peer, source, bytes, samples);
     printf("%10zu %10.2f %12.1f %12.1f\n", bytes / 1024, rate, samples[LATENCY_SAMPLES / 2],
            samples[LATENCY_SAMPLES * 99 / 100]);
 }
 
-static void put_bench(void)
+static void put_table(bt_xfer *xfer, bt_xfer_peer *peer, const uint8_t *source)
+{
+    printf("put over %s, working set %zu MiB\n%10s %10s %12s %12s\n", bt_xfer_transport(peer),
+           PUT_SET_BYTES / MIB, "KiB", "GB/s", "p50 us", "p99 us");
+    for (size_t bytes = 4096; bytes <= 16 * MIB; bytes *= 4) put_size(xfer, peer, source, bytes);
+}
+
+/* The table, or with `only_bytes` the p50 of a put of so many. */
+static void put_bench(size_t only_bytes)
 {
     int sockets[2];
     char byte = 0;
@@ -150,15 +167,18 @@ static void put_bench(void)
     }
     for (size_t at = 0; at < PUT_SET_BYTES; at += MIB) put_wait(xfer, peer, source, MIB, at);
     while (puts_done < PUT_SET_BYTES / MIB) bt_xfer_progress(xfer);
-    printf("put over %s, working set %zu MiB\n%10s %10s %12s %12s\n", bt_xfer_transport(peer),
-           PUT_SET_BYTES / MIB, "KiB", "GB/s", "p50 us", "p99 us");
-    for (size_t bytes = 4096; bytes <= 16 * MIB; bytes *= 4) put_size(xfer, peer, source, bytes);
+    if (only_bytes > 0) {
+        double samples[LATENCY_SAMPLES];
+        put_latency(xfer, peer, source, only_bytes, samples);
+        printf("%.1f\n", samples[LATENCY_SAMPLES / 2]);
+    } else {
+        put_table(xfer, peer, source);
+    }
     must(send(sockets[1], &byte, 1, 0) == 1, "send");
     waitpid(child, NULL, 0);
     bt_xfer_disconnect(peer);
     bt_xfer_destroy(xfer);
 }
-
 /* A pool, its wire form, and a frame that visits all of it: one layer x 16 runs x all heads. */
 typedef struct {
     bt_kv_view kv;
@@ -279,7 +299,10 @@ int main(int argc, char **argv)
     must(bt_crypto_start(NULL) == BT_OK, "libsodium");
     setvbuf(stdout, NULL, _IOLBF, 0);
     const char *only = argc > 1 ? argv[1] : "";
-    if (strcmp(only, "pack") != 0) put_bench();
+    char *end = NULL;
+    unsigned long long bytes = argc > 2 ? strtoull(argv[2], &end, 10) : 0;
+    must(end == NULL || (*end == '\0' && bytes > 0 && bytes <= 16 * MIB), "reading BYTES");
+    if (strcmp(only, "pack") != 0) put_bench((size_t)bytes);
     if (strcmp(only, "put") != 0) pack_bench();
     return 0;
 }
