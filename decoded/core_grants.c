@@ -444,20 +444,37 @@ static void repeat(bt_decode_core *core, d_seq *s)
     }
 }
 
+/* H3: whatever ends by time is said to R (or, of a probe, to P). */
+static void lease_end(bt_decode_core *core, uint32_t seq, const char *text)
+{
+    bt_fence key = core->seqs[seq].key;
+    core->stats.leases_ended_total++;
+    if (core->seqs[seq].state == SEQ_GRANTED) {
+        bt_dcore_grant_fail(core, seq, BT_REFUSE_LEASE, text);
+        return;
+    }
+    bt_dcore_seq_end(core, seq);
+    bt_dcore_refuse(core, &key, BT_REFUSE_LEASE, text);
+}
+
+/* R is told, in case only its heartbeats were lost. */
+static void router_silent(bt_decode_core *core)
+{
+    core->router_heard_ns = 0;
+    for (uint32_t i = 0; i < core->seq_count; i++)
+        if (live(&core->seqs[i]) && !core->seqs[i].probe)
+            lease_end(core, i, "the router's heartbeats stopped");
+}
+
 void bt_dcore_grants_tick(bt_decode_core *core)
 {
     for (uint32_t i = 0; i < core->seq_count; i++) {
         d_seq *s = &core->seqs[i];
         if (!live(s)) continue;
-        if (core->now_ns >= s->lease_ends_ns) { /* H3 */
-            bt_fence key = s->key;
-            core->stats.leases_ended_total++;
-            if (s->state == SEQ_GRANTED) {
-                bt_dcore_grant_fail(core, i, BT_REFUSE_LEASE, "the grant's lease ended");
-            } else {
-                bt_dcore_seq_end(core, i);
-                bt_dcore_refuse(core, &key, BT_REFUSE_LEASE, "the sequence's lease ended");
-            }
+        if (core->now_ns >= s->lease_ends_ns) {
+            lease_end(core, i,
+                      s->state == SEQ_GRANTED ? "the grant's lease ended"
+                                              : "the sequence's lease ended");
         } else if (s->state == SEQ_GRANTED && core->now_ns >= s->repeat_ns) {
             repeat(core, s);
         }
@@ -468,8 +485,6 @@ void bt_dcore_grants_tick(bt_decode_core *core)
             cancel_peer(core, slot); /* H1: until Quiesced or proven death */
     }
     bool heard = core->router_heard_ns > 0;
-    if (heard && core->now_ns >= core->router_heard_ns + core->config.router_timeout_ns) {
-        core->router_heard_ns = 0;
-        bt_dcore_all_end(core);
-    }
+    if (heard && core->now_ns >= core->router_heard_ns + core->config.router_timeout_ns)
+        router_silent(core);
 }

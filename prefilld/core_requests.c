@@ -87,6 +87,20 @@ void bt_pcore_all_end(bt_prefill_core *core)
     }
 }
 
+/* H3: R is told, in case only its heartbeats were lost. */
+static void router_silent(bt_prefill_core *core)
+{
+    core->router_heard_ns = 0;
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (!bt_pcore_alive(r) || r->probe_peer != NONE) continue;
+        core->stats.leases_ended_total++;
+        bt_pcore_request_fail(core, core->live[i], BT_REFUSE_LEASE,
+                              "the router's heartbeats stopped");
+    }
+    bt_pcore_all_end(core);
+}
+
 void bt_pcore_requests_sweep(bt_prefill_core *core)
 {
     uint32_t kept = 0;
@@ -344,8 +358,6 @@ void bt_pcore_requests_tick(bt_prefill_core *core)
                                   "the pinned KV's lease ended"); /* H3 */
     }
     bool heard = core->router_heard_ns > 0;
-    if (heard && core->now_ns >= core->router_heard_ns + core->config.router_timeout_ns) {
-        core->router_heard_ns = 0;
-        bt_pcore_all_end(core);
-    }
+    if (heard && core->now_ns >= core->router_heard_ns + core->config.router_timeout_ns)
+        router_silent(core);
 }

@@ -192,6 +192,8 @@ static bt_msg_work work_of(const bt_router_entry *r)
 static void send_prefill(bt_router_core *core, const bt_router_entry *r)
 {
     bt_msg msg = {.kind = BT_MSG_PREFILL, .fence = fence_of(r), .prefill = work_of(r)};
+    /* H3: work that still waits for blocks when our own timer has failed it, ends at P too. */
+    msg.prefill.deadline_ms = core->config.progress_ns / 1000000;
     msg.prefill.no_reserve = r->no_reserve;
     core->io.send(core->io.ctx, r->prefill, &msg);
 }

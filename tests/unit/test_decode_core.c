@@ -706,6 +706,9 @@ static void test_decode_lease(void **state)
     f->now += MS;
     bt_decode_core_tick(f->core, f->now);
     assert_int_equal(stats(f).running + stats(f).waiting, 0);
+    while (f->router.next + 2 < f->router.count) f->router.next++;
+    expect_refused(f, BT_REFUSE_LEASE); /* R may have lost its heartbeats only */
+    expect_refused(f, BT_REFUSE_LEASE);
 }
 
 static void test_quarantine_is_bounded(void **state)

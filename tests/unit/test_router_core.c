@@ -258,6 +258,7 @@ static bt_fence expect_attempt(fixture *f, uint32_t p, uint32_t d, uint32_t atte
     for (uint32_t i = 0; i < PROMPT; i++) assert_int_equal(prefill->tokens[i], 10 + i);
     for (uint32_t i = 0; i < base; i++) assert_int_equal(prefill->tokens[PROMPT + i], f->tokens[i]);
     assert_false(prefill->msg.prefill.no_reserve);
+    assert_true(prefill->msg.prefill.deadline_ms > 0); /* H3: a wait for blocks at P ends */
     return prefill->msg.fence;
 }
 
