@@ -426,13 +426,14 @@ static void assert_answer(world *w, const bt_token expected[TOKENS])
 }
 
 /* The first push was refused for this reason, quiesced, granted again and pushed again. */
-static void assert_second_push(world *w, bt_refuse_reason reason)
+static void assert_second_push(world *w, bt_refuse_reason reason, const char *text)
 {
     const bt_msg *refused = sent_at(&w->to_p.log, BT_MSG_REFUSED, 0);
     const bt_msg *first = sent_at(&w->to_p.log, BT_MSG_TICKET, 0);
     const bt_msg *second = sent_at(&w->to_p.log, BT_MSG_TICKET, 1);
     const bt_msg *quiesced = sent_at(&w->to_d.log, BT_MSG_QUIESCED, 0);
     assert_int_equal(refused->refused.reason, reason);
+    assert_string_equal(refused->refused.text, text);
     assert_true(refused->refused.retry);
     assert_true(bt_fence_equal(&refused->fence, &first->fence));
     assert_true(bt_fence_equal(&quiesced->fence, &first->fence));
@@ -447,6 +448,9 @@ static void assert_second_push(world *w, bt_refuse_reason reason)
 }
 
 /* ---- the tests ---- */
+
+/* Found at the frame, and not only when the Manifest's sum tells. */
+#define BAD_FRAME "a frame's digest does not agree"
 
 static void test_equals_one_process(void **state)
 {
@@ -496,7 +500,7 @@ static void test_a_flipped_byte_is_pushed_again(void **state)
             w->fault = (fault){.kind = FLIPPED_BYTE, .frame = frame, .byte = byte_position(w, i)};
             request_start(w, &seeded);
             while (step(w)) continue;
-            assert_second_push(w, BT_REFUSE_DIGEST);
+            assert_second_push(w, BT_REFUSE_DIGEST, BAD_FRAME);
             assert_answer(w, expected);
         }
     }
@@ -528,6 +532,7 @@ static void test_a_byte_that_stays_flipped_ends_the_attempt(void **state)
             assert_int_equal(after.blocks_held, before.blocks_held);
             const bt_msg *refused = log_expect(&w->d_router, BT_MSG_REFUSED);
             assert_int_equal(refused->refused.reason, BT_REFUSE_DIGEST);
+            assert_string_equal(refused->refused.text, BAD_FRAME);
             log_expect_none(&w->d_router); /* no Accepted, no Tokens */
             assert_int_equal(sent(&w->to_p.log, BT_MSG_TICKET), 2);
             assert_int_equal(sent(&w->to_p.log, BT_MSG_ACCEPTED), 0);
@@ -547,7 +552,7 @@ static void test_a_frame_of_another_pair_is_refused(void **state)
     w->fault = (fault){.kind = OTHER_KEY, .frame = 4};
     request_start(w, &greedy);
     while (step(w)) continue;
-    assert_second_push(w, BT_REFUSE_DIGEST);
+    assert_second_push(w, BT_REFUSE_DIGEST, BAD_FRAME);
     assert_answer(w, expected);
     world_close(w);
 }
@@ -668,7 +673,10 @@ static void test_a_wrong_manifest_is_refused(void **state)
         w->fault = (fault){.kind = MANIFEST, .change = cases[i].change};
         request_start(w, &greedy);
         while (step(w)) continue;
-        assert_second_push(w, cases[i].reason);
+        assert_second_push(w, cases[i].reason,
+                           cases[i].reason == BT_REFUSE_MISSING
+                               ? "frames are missing at the Manifest"
+                               : "the Manifest contradicts the frames");
         assert_answer(w, expected);
     }
     world_close(w);
