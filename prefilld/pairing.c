@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define LINK_REFUSALS_MAX 3u
 #define MEASURE_PUTS 64u         /* of one cell each */
 #define MEASURE_TAG (1ull << 63) /* the core's tags never have this bit */
 
@@ -186,10 +187,13 @@ static void measured(bt_pairing *pairing)
     const bt_label labels[] = {{"peer", pairing->name},
                                {"transport", pairing->transport},
                                {"wire", bt_dtype_name(pairing->wire)}};
-    pairing->mb_gauge =
-        bt_metrics_gauge(pairing->owner->worker->metrics, "baton_pair_megabytes_per_second",
-                         "Rate of puts to this decode daemon, measured at pairing.", labels, 3);
-    bt_gauge_set(pairing->mb_gauge, pairing->mb_per_s);
+    bt_metrics *metrics = pairing->owner->worker->metrics;
+    if (bt_metrics_room(metrics) > 0) { /* names of peers are not ours to bound */
+        pairing->mb_gauge =
+            bt_metrics_gauge(metrics, "baton_pair_megabytes_per_second",
+                             "Rate of puts to this decode daemon, measured at pairing.", labels, 3);
+        bt_gauge_set(pairing->mb_gauge, pairing->mb_per_s);
+    }
     bt_log_info(NULL, "pair with %s: %s, %.2f GB/s, wire %s", pairing->name, pairing->transport,
                 pairing->mb_per_s / 1000.0, bt_dtype_name(pairing->wire));
     pairing->state = BT_PAIRING_PROBE;
@@ -315,7 +319,9 @@ static void on_pair_link(void *arg, bt_zlink link)
     if (link == BT_ZLINK_UP && pairing->state == BT_PAIRING_PROBE)
         start_probe(
             pairing); /* the one before may be lost with the connection; D heeds the first */
-    if (link == BT_ZLINK_REFUSED && pairing->state == BT_PAIRING_DIAL)
+    /* A handshake that took too long looks the same, but does not do so again at once. */
+    if (link == BT_ZLINK_REFUSED && pairing->state == BT_PAIRING_DIAL &&
+        ++pairing->link_refusals == LINK_REFUSALS_MAX)
         refuse(pairing, "it does not know our key");
 }
 
@@ -328,6 +334,7 @@ static void dial(bt_pairing *pairing, const bt_msg *msg)
     pairing->state = BT_PAIRING_DIAL;
     pairing->mb_per_s = 0;
     pairing->mb_gauge = NULL;
+    pairing->link_refusals = 0;
     bt_link_handler handler = {
         .arg = pairing, .on_message = on_pair_message, .on_link = on_pair_link};
     static const uint8_t no_key[32];

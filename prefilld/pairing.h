@@ -30,6 +30,7 @@ typedef struct {
     uint64_t d_incarnation;
     char name[BT_NAME_BYTES_MAX];
     bt_link *link;
+    uint32_t link_refusals; /* while dialling */
     bt_xfer_peer *peer;
     bt_process_watch *watch;
     bt_seal seal;

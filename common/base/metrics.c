@@ -118,6 +118,11 @@ void bt_metrics_destroy(bt_metrics *metrics)
     free(metrics);
 }
 
+uint32_t bt_metrics_room(const bt_metrics *metrics)
+{
+    return metrics->series_max - metrics->series_count;
+}
+
 static bool ends_with(const char *text, const char *end)
 {
     size_t bytes = strlen(text), end_bytes = strlen(end);

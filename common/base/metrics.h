@@ -36,6 +36,9 @@ typedef struct {
 /* Errors: ERR_NO_MEMORY. destroy accepts NULL. Series live as long as their registry. */
 bt_status bt_metrics_create(uint32_t series_max, bt_metrics **ret_metrics, bt_err *err);
 void bt_metrics_destroy(bt_metrics *metrics);
+/* Series that may still be registered. Ask before one whose labels come from outside: one too many
+ * asserts. */
+uint32_t bt_metrics_room(const bt_metrics *metrics);
 
 /* labels is an array of label_count, or NULL with 0. name and help are static storage. The series
  * start at 0 and are shown from now on. Never NULL. */

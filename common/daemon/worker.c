@@ -239,7 +239,8 @@ static void on_router_link(void *arg, bt_zlink link)
 {
     bt_worker *worker = arg;
     if (link == BT_ZLINK_REFUSED)
-        bt_log_error(NULL, "the router at %s refuses our key", worker->options->router);
+        bt_log_error(NULL, "the router at %s refuses our key, or does not answer in time",
+                     worker->options->router);
     if (link == BT_ZLINK_DOWN)
         bt_log_warning(NULL, "the connection to the router at %s is down", worker->options->router);
     worker->welcomed = false; /* a router that comes back must hear who we are */

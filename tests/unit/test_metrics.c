@@ -235,10 +235,27 @@ static int write_sample(const char *path)
     return fclose(out) == 0 ? 0 : 1;
 }
 
+static void test_room(void **state)
+{
+    (void)state;
+    bt_metrics *metrics;
+    assert_int_equal(bt_metrics_create(2, &metrics, NULL), BT_OK);
+    assert_int_equal(bt_metrics_room(metrics), 2);
+    bt_label a = {"peer", "a"}, b = {"peer", "b"};
+    for (int again = 0; again < 2; again++) {
+        bt_metrics_gauge(metrics, "baton_x", "X.", &a, 1);
+        assert_int_equal(bt_metrics_room(metrics), 1);
+    }
+    bt_metrics_gauge(metrics, "baton_x", "X.", &b, 1);
+    assert_int_equal(bt_metrics_room(metrics), 0);
+    bt_metrics_destroy(metrics);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) return write_sample(argv[1]);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_room),
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_too_small_a_buffer),
         cmocka_unit_test(test_same_series_again),
