@@ -146,7 +146,8 @@ static void write_state(const bt_fleet *fleet)
     if (fleet->state_file == NULL) return;
     char temporary[600];
     snprintf(temporary, sizeof(temporary), "%s.new", fleet->state_file);
-    FILE *out = fopen(temporary, "we");
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    FILE *out = fd >= 0 ? fdopen(fd, "w") : NULL;
     if (out == NULL) {
         fprintf(stderr, "baton up: state file %s: %s\n", temporary, strerror(errno));
         return;
@@ -238,8 +239,10 @@ static bt_status reap(bt_fleet *fleet, bt_err *err)
         member->ready = false;
         describe_exit(member, status);
         write_state(fleet);
-        if (!fleet->announced && !was_ready)
-            return BT_FAIL(err, BT_ERR_ARGUMENT, "%s did not start; its message stands above",
+        fleet->changed = true;
+        if (!fleet->announced && (!was_ready || !fleet->restart))
+            return BT_FAIL(err, BT_ERR_ARGUMENT,
+                           "%s ended before the fleet was ready; its message stands above",
                            member->name);
         if (!fleet->restart) continue;
         bool short_life = now_ns() - member->started_ns < SHORT_LIFE_MS * 1000000ull;
@@ -313,7 +316,8 @@ bt_status bt_fleet_run(bt_fleet *fleet, bt_err *err)
         rest = rest || fleet->control[0] != '\0';
         if (status == BT_OK) status = announce(fleet, err);
         if (status != BT_OK) return status;
-        if (news) write_state(fleet);
+        if (news || fleet->changed) write_state(fleet);
+        fleet->changed = false;
     }
 }
 

@@ -44,7 +44,7 @@ typedef struct {
     char control[128];      /* the router's ZeroMQ endpoint, once known: the others start then */
     uint32_t pairs_ready, pairs_refused;
     char refusal[256];
-    bool announced;
+    bool announced, changed; /* changed: a child ended, and the state file does not say so yet */
 } bt_fleet;
 
 bt_status bt_fleet_open(bt_fleet *fleet, bt_err *err);
