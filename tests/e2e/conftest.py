@@ -22,6 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("BATON_BUILD", ROOT / "build")) / "bin"
 MODEL = ROOT / "ops" / "model"
 READY_SECONDS = 60
+# Sanitizers make daemons several times slower, and keep freed memory.
+SANITIZED = b"__asan_init" in (BIN / "baton").read_bytes() or b"__tsan_init" in (BIN / "baton").read_bytes()
 
 
 def run_baton(*args, stdin=None, timeout=120, check=True):

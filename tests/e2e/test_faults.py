@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from conftest import Fleet, generate, post, running_fleet
+from conftest import SANITIZED, Fleet, generate, post, running_fleet
 
 PROMPT = "Once upon a time there was a little"
 LONG_PROMPT = "The king said to his daughter, \"You may go to the wood.\" " * 40 # computed in several batches
-SILENCE_SECONDS = 5
+SILENCE_SECONDS = 20 if SANITIZED else 5
 
 
 class Client:
@@ -138,7 +138,8 @@ def check_answered(client, prompt):
 
 @pytest.fixture(scope="module")
 def fleet():
-    with running_fleet() as running:
+    # A machine under load may take longer than the router waits by itself to start a successor.
+    with running_fleet("--set", "router.retry_wait=20s") as running:
         yield running
 
 
@@ -184,8 +185,8 @@ def test_prefill_dies_before_the_first_token(fleet):
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 def test_stopped_for_a_while(fleet, role):
-    """A daemon that hangs for longer than the router waits for heartbeats, then goes on: every request ends, and no token
-    differs."""
+    """A daemon that hangs for longer than the router waits for heartbeats, then goes on: every request ends, and no
+    token differs."""
     clients = [Client(fleet, PROMPT, max_tokens=300) for _ in range(3)]
     for client in clients:
         client.wait_tokens(10)
@@ -231,7 +232,8 @@ def test_everybody_dies(fleet):
 
 def test_two_by_two_loses_one():
     """With a second decode daemon nobody waits: the others take over."""
-    with running_fleet("--prefill", 2, "--decode", 2, "--policy", "round_robin") as fleet:
+    with running_fleet("--prefill", 2, "--decode", 2, "--policy", "round_robin",
+                       "--set", "router.retry_wait=20s") as fleet:
         clients = [Client(fleet, PROMPT, max_tokens=300) for _ in range(4)]
         for client in clients:
             client.wait_tokens(20)
