@@ -155,9 +155,58 @@ static void test_the_first_token_sees_itself(void **state)
     fixture_free(&f);
 }
 
+/* One token has all the weight, so that its V comes out as it is stored: every 8-bit code, and its
+ * scale, by the variant and by bt_row_decode. */
+static void test_one_token_gives_its_value(void **state)
+{
+    (void)state;
+    enum { DIM = 256, HEADS = 4 };
+    static const uint32_t block = 0;
+    static float q[HEADS * DIM], o[HEADS * DIM];
+    for (size_t d = 0; d < COUNT(shape_kv_dtypes); d++) {
+        bt_kv_view kv = {.shape = {.dtype = shape_kv_dtypes[d],
+                                   .layers = 1,
+                                   .kv_heads = 1,
+                                   .head_dim = DIM,
+                                   .block_tokens = 16,
+                                   .pool_blocks = 1}};
+        kv.base = calloc(1, bt_kv_pool_bytes(&kv.shape));
+        void *scratch = aligned_alloc(64, bt_attention_scratch_bytes(HEADS, DIM) / 64 * 64 + 64);
+        assert_non_null(kv.base);
+        assert_non_null(scratch);
+        uint8_t *v = bt_kv_at(&kv, 0, 0, BT_KV_V, 0);
+        uint16_t scale = bt_f32_to_f16(0.37f);
+        uint32_t row_bytes = DIM * (uint32_t)bt_dtype_bytes(kv.shape.dtype);
+        for (uint32_t i = 0; i < row_bytes; i++) v[i] = (uint8_t)i;
+        if (bt_dtype_scaled(kv.shape.dtype)) memcpy(v + bt_kv_codes_bytes(&kv.shape), &scale, 2);
+        float expected[DIM];
+        bt_row_decode(kv.shape.dtype, v, scale, DIM, expected);
+        for (unsigned r = 0; r < bt_kernels_row_count; r++) {
+            if (!bt_kernels_rows[r]->supported()) continue;
+            for (uint32_t group = 1; group <= HEADS; group += HEADS - 1) {
+                const bt_attention op = {.kv = &kv,
+                                         .blocks = &block,
+                                         .q = q,
+                                         .o = o,
+                                         .group = group,
+                                         .count = 1,
+                                         .q_stride = HEADS * DIM,
+                                         .o_stride = HEADS * DIM};
+                bt_kernels_rows[r]->attention(&op, scratch);
+                for (uint32_t i = 0; i < group * DIM; i++)
+                    if (!(isnan(o[i]) && isnan(expected[i % DIM])))
+                        assert_true(o[i] == expected[i % DIM]);
+            }
+        }
+        free(kv.base);
+        free(scratch);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_token_gives_its_value),
         cmocka_unit_test(test_variants_agree_with_the_reference),
         cmocka_unit_test(test_chunks_and_block_sizes_change_no_bit),
         cmocka_unit_test(test_the_first_token_sees_itself),
