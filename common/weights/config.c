@@ -11,6 +11,15 @@
 /* The architectures that run as a plain Llama decoder. */
 static const char *const architectures[] = {"LlamaForCausalLM", "MistralForCausalLM"};
 
+/* What Hugging Face's MistralConfig takes for a member that is absent, but not for null. */
+#define MISTRAL_WINDOW 4096u
+#define MISTRAL_KV_HEADS 8u
+
+static bool is_mistral(const bt_model_config *config)
+{
+    return strcmp(config->architecture, "MistralForCausalLM") == 0;
+}
+
 static bt_status load(const char *label, const char *text, size_t bytes, json_t **ret_root,
                       bt_err *err)
 {
@@ -30,7 +39,7 @@ static bt_status load(const char *label, const char *text, size_t bytes, json_t 
     return BT_OK;
 }
 
-/* The member, or NULL if it is absent or null: Hugging Face means the same by both. */
+/* The member, or NULL if it is absent or null: Hugging Face's Llama means the same by both. */
 static const json_t *member(const json_t *root, const char *key)
 {
     const json_t *value = json_object_get(root, key);
@@ -114,8 +123,10 @@ static bt_status read_shapes(const json_t *root, bt_model_config *config, bt_err
     }
     config->context_tokens_max =
         positions < BT_CONTEXT_TOKENS_MAX ? positions : BT_CONTEXT_TOKENS_MAX;
-    status = read_count(root, "num_key_value_heads", config->q_heads, BT_KV_HEADS_MAX,
-                        &config->kv_heads, err);
+    bool given = json_object_get(root, "num_key_value_heads") != NULL;
+    status = read_count(root, "num_key_value_heads",
+                        is_mistral(config) && !given ? MISTRAL_KV_HEADS : config->q_heads,
+                        BT_KV_HEADS_MAX, &config->kv_heads, err);
     if (status != BT_OK) return status;
     if (config->q_heads % config->kv_heads != 0)
         return BT_FAIL(err, BT_ERR_FORMAT, "config.json: %u heads do not divide by %u KV heads",
@@ -169,15 +180,17 @@ static bt_status read_rope(const json_t *root, bt_model_config *config, bt_err *
     return read_real(where, "rope_theta", 10000.0, 1.0, 1e12, &config->rope_theta, err);
 }
 
-/* A window is active if it is given, not switched off, and shorter than the context. */
+/* A window is active if it is given, not switched off, and shorter than the context. Mistral has
+ * one of 4,096 unless the config says null. */
 static bt_status refuse_window(const json_t *root, const bt_model_config *config, bt_err *err)
 {
     bool used = true;
     bt_status status = read_flag(root, "use_sliding_window", true, &used, err);
     if (status != BT_OK) return status;
-    if (used && member(root, "sliding_window") != NULL) {
+    bool given = json_object_get(root, "sliding_window") != NULL;
+    if (used && (member(root, "sliding_window") != NULL || (is_mistral(config) && !given))) {
         uint32_t window;
-        status = read_count(root, "sliding_window", 0, 1u << 30, &window, err);
+        status = read_count(root, "sliding_window", MISTRAL_WINDOW, 1u << 30, &window, err);
         if (status != BT_OK) return status;
         if (window < config->context_tokens_max)
             return BT_FAIL(err, BT_ERR_ARGUMENT,

@@ -7,6 +7,7 @@
  *         if it were another.
  * DEFAULT Only where Hugging Face's Llama has the same: num_key_value_heads, head_dim, rms_norm_eps
  *         1e-6, rope_theta 10,000, hidden_act silu, tie_word_embeddings false.
+ *         Mistral differs: an absent window is 4,096, an absent num_key_value_heads is 8.
  * CONTEXT A model's max_position_embeddings above BT_CONTEXT_TOKENS_MAX is served up to the limit.
  * ADD     An architecture that needs nothing new is one row in config.c. */
 #ifndef BT_COMMON_WEIGHTS_CONFIG_H

@@ -56,6 +56,25 @@ static void test_defaults(void **state)
     assert_int_equal(c.eos_count, 0);
 }
 
+#define MISTRAL(rest)                                                                              \
+    "{\"architectures\":[\"MistralForCausalLM\"],\"hidden_size\":128,"                             \
+    "\"intermediate_size\":172,\"num_hidden_layers\":2,\"num_attention_heads\":16,"                \
+    "\"vocab_size\":512,\"max_position_embeddings\":8192" rest "}"
+
+/* Mistral's defaults are not Llama's, and null is not absent: a window of 4,096 and 8 KV heads. */
+static void test_defaults_of_mistral(void **state)
+{
+    (void)state;
+    bt_model_config config;
+    bt_err err;
+    assert_int_equal(parse(MISTRAL(""), NULL, &config, &err), BT_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "window of 4096"));
+    config = read_good(MISTRAL(",\"sliding_window\":null"), NULL);
+    assert_int_equal(config.kv_heads, 8);
+    config = read_good(MISTRAL(",\"sliding_window\":null,\"num_key_value_heads\":null"), NULL);
+    assert_int_equal(config.kv_heads, 16);
+}
+
 static void test_members(void **state)
 {
     (void)state;
@@ -487,6 +506,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_defaults_of_mistral),
         cmocka_unit_test(test_members),
         cmocka_unit_test(test_eos_ids_are_joined),
         cmocka_unit_test(test_what_is_refused),
