@@ -78,6 +78,16 @@ static const char *frame_fault(const bt_decode_core *core, const d_seq *s,
     return NULL;
 }
 
+/* What was pushed becomes findable for later prompts (K3). */
+static void runs_seal(bt_decode_core *core, const d_seq *s)
+{
+    bt_sha256 name = s->root;
+    for (uint32_t run = 0; run < s->token_count / BT_RUN_TOKENS; run++) {
+        bt_kv_prefix_next(&name, s->tokens + (size_t)run * BT_RUN_TOKENS, BT_RUN_TOKENS, &name);
+        bt_kv_prefix_insert(core->prefix, &name, s->blocks + (size_t)run * core->blocks_per_run);
+    }
+}
+
 static void unpack_start(bt_decode_core *core, uint32_t seq, const bt_wire_shape *wire,
                          const bt_msg *msg)
 {
@@ -103,6 +113,7 @@ static void unpack_start(bt_decode_core *core, uint32_t seq, const bt_wire_shape
                                .frame = *f,
                                .blocks = s->blocks};
     core->stats.frames_total++;
+    if (bt_mutate_early_publish() && !s->probe) runs_seal(core, s);
     core->io.unpack(core->io.ctx, &unpack);
 }
 
@@ -164,16 +175,6 @@ static void probe_judge(bt_decode_core *core, uint32_t seq)
     bt_dcore_probe_settle(core, peer, passed);
     bt_dcore_slot_free(core, s->slot);
     bt_dcore_seq_leave(core, seq);
-}
-
-/* What was pushed becomes findable for later prompts (K3). */
-static void runs_seal(bt_decode_core *core, const d_seq *s)
-{
-    bt_sha256 name = s->root;
-    for (uint32_t run = 0; run < s->token_count / BT_RUN_TOKENS; run++) {
-        bt_kv_prefix_next(&name, s->tokens + (size_t)run * BT_RUN_TOKENS, BT_RUN_TOKENS, &name);
-        bt_kv_prefix_insert(core->prefix, &name, s->blocks + (size_t)run * core->blocks_per_run);
-    }
 }
 
 /* A complete Manifest is a Quiesced (H1): the slot is free. */

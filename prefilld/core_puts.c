@@ -1,4 +1,5 @@
 /* core_puts.c - frames of the prefill core: which are final, packed and put, sealed. */
+#include "common/kv/mutate.h"
 #include "prefilld/core_state.h"
 
 #include <assert.h>
@@ -155,7 +156,8 @@ void bt_pcore_put_done(bt_prefill_core *core, uint64_t tag, bt_status status)
     slot->in_flight--;
     core->arenas[put.arena].in_flight--;
     core->requests[put.request].puts--;
-    if (status != BT_OK) slot->in_doubt = true; /* tearing its endpoint down proves nothing (H1) */
+    if (status != BT_OK && !bt_mutate_failed_is_quiet())
+        slot->in_doubt = true; /* tearing its endpoint down proves nothing (H1) */
     if (status == BT_OK) {
         seal(core, &put);
     } else if (core->tickets[put.ticket].used &&

@@ -147,7 +147,8 @@ static void on_ticket(bt_prefill_core *core, uint32_t peer, const bt_msg *msg)
     p_slot *slot = bt_pcore_slot(core, p->arena, fence->slot);
     uint32_t request =
         msg->ticket.probe ? probe_of(core, peer) : bt_pcore_request_find(core, &fence->request);
-    bool stale = fence->generation <= slot->generation && !bt_mutate_no_fence_check();
+    bool stale = fence->generation <= slot->generation && !bt_mutate_no_fence_check() &&
+                 !bt_mutate_no_generation_check();
     bool dead =
         msg->ticket.probe
             ? request == NONE

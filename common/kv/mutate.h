@@ -22,6 +22,21 @@
 #else
 #define BT_MUTATE_LEASE false
 #endif
+#ifdef BT_MUTATE_NO_GENERATION_CHECK
+#define BT_MUTATE_GENERATION true
+#else
+#define BT_MUTATE_GENERATION false
+#endif
+#ifdef BT_MUTATE_EARLY_PUBLISH
+#define BT_MUTATE_PUBLISH true
+#else
+#define BT_MUTATE_PUBLISH false
+#endif
+#ifdef BT_MUTATE_FAILED_IS_QUIET
+#define BT_MUTATE_FAILED true
+#else
+#define BT_MUTATE_FAILED false
+#endif
 
 /* True: a message is taken for the grant in its slot without comparing fences. */
 static inline bool bt_mutate_no_fence_check(void)
@@ -39,6 +54,24 @@ static inline bool bt_mutate_no_quiesce_wait(void)
 static inline bool bt_mutate_no_lease_renew(void)
 {
     return BT_MUTATE_LEASE;
+}
+
+/* True: P accepts a generation of a landing slot again, also one that a Cancel burnt. */
+static inline bool bt_mutate_no_generation_check(void)
+{
+    return BT_MUTATE_GENERATION;
+}
+
+/* True: D lets other prompts find the blocks of a grant before its frames are verified (H1, H2). */
+static inline bool bt_mutate_early_publish(void)
+{
+    return BT_MUTATE_PUBLISH;
+}
+
+/* True: a put that failed counts as one that cannot land any more (H1). */
+static inline bool bt_mutate_failed_is_quiet(void)
+{
+    return BT_MUTATE_FAILED;
 }
 
 #endif

@@ -10,7 +10,10 @@ void check_landing(world *w, sim_node *d, uint32_t slot, const bt_fence *fence)
 {
     bt_fence now;
     bt_slot_state state = bt_decode_core_slot(d->decode, slot, &now);
-    if (state == BT_SLOT_QUARANTINED) return;
+    if (state == BT_SLOT_QUARANTINED) {
+        tally_corner(w, CORNER_LATE_LANDING);
+        return;
+    }
     if (state == BT_SLOT_FREE) {
         world_fail(w,
                    "H1: a put of incarnation %llu generation %u lands in free slot %u of node %u",
@@ -38,6 +41,37 @@ void check_born(world *w, const sim_node *node)
     for (uint32_t i = 0; node->role == BT_ROLE_PREFILL && i < SIM_REQUESTS_MAX; i++)
         memset(&w->attempts[i][node->index], 0, sizeof(w->attempts[i][node->index]));
     memset(w->grants[node->index], 0, sizeof(w->grants[node->index]));
+    memset(w->doubt[node->index], 0, sizeof(w->doubt[node->index]));
+    for (uint32_t i = 0; i < SIM_REQUESTS_MAX; i++)
+        w->reached[i][node->index] = w->before_drain[i][node->index] =
+            w->cancelled[i][node->index] = w->pushed_again[i][node->index] = 0;
+}
+
+/* What came before a drain is finished, what comes after it is refused (H7). */
+static void drain_news(world *w, const sim_node *node, const bt_msg *msg)
+{
+    int request = find_request(w, &msg->fence.request);
+    if (request < 0 || msg->fence.generation != 0) return;
+    uint32_t *reached = &w->reached[request][node->index];
+    if (msg->fence.attempt > *reached) *reached = msg->fence.attempt;
+    bool taken = !node->draining || msg->kind == BT_MSG_RETARGET;
+    uint32_t *before = &w->before_drain[request][node->index];
+    if (taken && msg->fence.attempt > *before) *before = msg->fence.attempt;
+}
+
+/* H7: a draining daemon works for nothing that came to it after the drain began. */
+static void check_drained(world *w, uint32_t from, const bt_msg *msg)
+{
+    if (!w->nodes[from].draining) return;
+    int request = find_request(w, &msg->fence.request);
+    if (request >= 0 && msg->fence.attempt > w->before_drain[request][from])
+        world_fail(w, "H7: node %u drains and sends a %s of request %02x attempt %u", from,
+                   bt_msg_name(msg->kind), msg->fence.request.bytes[0], msg->fence.attempt);
+}
+
+static uint64_t attempt_bit(uint32_t attempt)
+{
+    return 1ull << (attempt < 64 ? attempt : 63);
 }
 
 /* What P was told of an attempt: it holds a ticket until D takes it back. */
@@ -45,12 +79,11 @@ static void ticket_news(world *w, uint32_t p, const bt_msg *msg)
 {
     int request = find_request(w, &msg->fence.request);
     if (request < 0 || msg->fence.p_incarnation != w->nodes[p].incarnation) return;
-    if (msg->fence.attempt < w->attempts[request][p].attempt) return;
-    if (msg->fence.attempt > w->attempts[request][p].attempt) {
-        w->attempts[request][p].attempt = msg->fence.attempt;
-        w->attempts[request][p].first = false;
-    }
-    w->attempts[request][p].ticket = msg->kind == BT_MSG_TICKET;
+    uint64_t bit = attempt_bit(msg->fence.attempt);
+    if (msg->kind == BT_MSG_TICKET)
+        w->attempts[request][p].tickets |= bit;
+    else
+        w->attempts[request][p].tickets &= ~bit;
 }
 
 /* What D was told of a grant: any of these extends its lease. */
@@ -64,7 +97,11 @@ static void lease_news(world *w, uint32_t d, const bt_msg *msg)
 
 void check_delivered(world *w, sim_node *node, const bt_msg *msg)
 {
+    tally_delivered(w, node, msg);
     switch (msg->kind) {
+    case BT_MSG_PREFILL:
+    case BT_MSG_RESERVE:
+    case BT_MSG_RETARGET: drain_news(w, node, msg); break;
     case BT_MSG_TICKET:
     case BT_MSG_REFUSED:
     case BT_MSG_CANCEL:
@@ -86,6 +123,9 @@ void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg)
     (void)to;
     if (msg->kind == BT_MSG_REFUSED && msg->refused.reason == BT_REFUSE_DIGEST)
         w->refused_digests++;
+    if (from != SIM_ROUTER && (msg->kind == BT_MSG_TICKET || msg->kind == BT_MSG_FIRST_TOKEN ||
+                               msg->kind == BT_MSG_PINNED || msg->kind == BT_MSG_TOKENS))
+        check_drained(w, from, msg);
     if (from == SIM_ROUTER || w->nodes[from].role != BT_ROLE_PREFILL) return;
     if (msg->kind != BT_MSG_FIRST_TOKEN && msg->kind != BT_MSG_MANIFEST) return;
     if (msg->fence.p_incarnation != w->nodes[from].incarnation)
@@ -93,20 +133,20 @@ void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg)
                    (unsigned long long)msg->fence.p_incarnation, bt_msg_name(msg->kind));
     int request = find_request(w, &msg->fence.request);
     if (request < 0) return;
-    bool current = w->attempts[request][from].attempt == msg->fence.attempt;
+    uint64_t bit = attempt_bit(msg->fence.attempt);
     if (msg->kind == BT_MSG_MANIFEST) {
-        if (!current || !w->attempts[request][from].first)
+        if (!(w->attempts[request][from].firsts & bit))
             world_fail(
                 w,
                 "H8: node %u sends the Manifest of request %02x attempt %u before its FirstToken",
                 from, msg->fence.request.bytes[0], msg->fence.attempt);
         return;
     }
-    if (!msg->first_token.final && !(current && w->attempts[request][from].ticket))
+    if (!msg->first_token.final && !(w->attempts[request][from].tickets & bit))
         world_fail(w,
                    "H8: node %u sends the FirstToken of request %02x attempt %u without its ticket",
                    from, msg->fence.request.bytes[0], msg->fence.attempt);
-    if (current) w->attempts[request][from].first = true;
+    w->attempts[request][from].firsts |= bit;
 }
 
 /* H3: no grant outlives its lease by more than a second. A stopped daemon is looked at once it goes on. */
@@ -134,7 +174,7 @@ static void check_leases(world *w, const sim_node *node)
 /* H2, H5: every committed token is the one an undisturbed run commits, once, in order. */
 void check_token(world *w, sim_request *request, uint32_t index, uint32_t id)
 {
-    if (request->endings > 0) world_fail(w, "H4: a token after the end");
+    if (request->endings > 0 || request->orphaned) world_fail(w, "H4: a token after the end");
     if (index != request->got_count) {
         world_fail(w, "H5: token %u committed, %u expected next", index, request->got_count);
     } else if (index >= request->expected_count) {
@@ -198,6 +238,20 @@ void check_after_event(world *w)
     }
 }
 
+/* Slots that only P's death may free: a put into them failed (H1). */
+static uint32_t slots_in_doubt(world *w, const sim_node *node)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
+        bt_fence fence;
+        if (bt_decode_core_slot(node->decode, slot, &fence) != BT_SLOT_QUARANTINED) continue;
+        if (w->doubt[node->index][slot] != fence.p_incarnation) continue;
+        tally_corner(w, CORNER_IN_DOUBT);
+        count++;
+    }
+    return count;
+}
+
 /* H3: long after the last request ended nothing is held anywhere. */
 void check_final(world *w)
 {
@@ -210,6 +264,7 @@ void check_final(world *w)
     for (uint32_t i = 0; i < SIM_NODES_MAX; i++) {
         sim_node *node = &w->nodes[i];
         if (!node->up) continue;
+        tally_node_end(w, node);
         if (node->role == BT_ROLE_PREFILL) {
             bt_prefill_stats s;
             bt_prefill_core_stats(node->prefill, &s);
@@ -225,7 +280,7 @@ void check_final(world *w)
             w->quarantines += s.quarantines_total;
             if (s.blocks_held + s.blocks_quarantined + s.slots_held + s.slots_quarantined +
                     s.running + s.waiting !=
-                0)
+                slots_in_doubt(w, node))
                 world_fail(w,
                            "H3: idle node %u holds %u blocks, %u slots, %u quarantined, %u "
                            "running, %u waiting",

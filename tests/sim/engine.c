@@ -61,6 +61,11 @@ bt_status engine_submit(sim_node *node, const bt_engine_batch *batch)
     sim_engine *engine = &node->engine;
     if (engine->busy) return BT_AGAIN;
     assert(batch->seq_count > 0 && batch->seq_count <= 8);
+    if (world_chance(w, w->sc.again)) {
+        tally_corner(w, CORNER_AGAIN);
+        return BT_AGAIN;
+    }
+    if (world_chance(w, w->sc.engine_fail)) return BT_ERR_NO_MEMORY;
     engine->busy = true;
     engine->batch = batch->batch;
     engine->started_ns = w->now_ns;
@@ -145,11 +150,16 @@ void engine_step(sim_node *node, const sim_event *event)
         tokens[i].status = seq->sample ? BT_OK : BT_AGAIN;
     }
     engine->busy = false;
+    out.kind = BT_ENGINE_BATCH_DONE;
+    if (world_chance(w, w->sc.engine_fail)) {
+        out.status = BT_ERR_NO_MEMORY;
+        tell(node, &out);
+        return;
+    }
     for (uint32_t i = 0; i < count; i++) {
         bool sample = tokens[i].status == BT_OK;
         tokens[i].status = BT_OK;
         if (sample) tell(node, &tokens[i]);
     }
-    out.kind = BT_ENGINE_BATCH_DONE;
     tell(node, &out);
 }

@@ -14,6 +14,7 @@ typedef struct {
     bt_fence fence; /* slot, generation and both incarnations */
     bt_frame frame;
     uint64_t tag;
+    bool broken; /* its completion is a failure */
     uint32_t value_count;
     uint64_t value[SIM_CELL_RUNS_MAX * BT_RUN_TOKENS];
 } parcel;
@@ -47,6 +48,10 @@ bt_status land_put(sim_node *node, const bt_prefill_put *put, bt_kv_digest *ret_
     assert(node->peer[put->peer].up);
     assert(put->slot < SIM_SLOTS && put->frame.cell < SIM_CELLS &&
            put->frame.run_count <= w->sc.cell_runs);
+    if (world_chance(w, w->sc.again)) {
+        tally_corner(w, CORNER_AGAIN);
+        return BT_AGAIN;
+    }
     parcel *p = calloc(1, sizeof(*p));
     assert(p != NULL);
     p->fence = (bt_fence){.slot = put->slot,
@@ -63,12 +68,17 @@ bt_status land_put(sim_node *node, const bt_prefill_put *put, bt_kv_digest *ret_
 
     uint64_t delay = 20000 + world_random(w, 200000);
     if (world_chance(w, w->sc.late_puts)) delay += world_random(w, 3 * SEC);
+    uint64_t told = delay + 10000 + world_random(w, 50000);
+    p->broken = world_chance(w, w->sc.broken_puts);
+    if (p->broken) delay += 10 * MS + world_random(w, 3 * SEC);
     sim_event *land = world_schedule(w, delay, EV_LAND, node->index, d->index);
     land->data = (uint8_t *)p;
     land->a_incarnation = node->incarnation;
     land->b_incarnation = p->fence.d_incarnation;
-    sim_event *done = world_schedule(w, delay + 10000 + world_random(w, 50000), EV_PUT_DONE,
-                                     node->index, d->index);
+    sim_event *done = world_schedule(w, told, EV_PUT_DONE, node->index, d->index);
+    done->broken = p->broken;
+    done->epoch = node->peer[put->peer].epoch;
+    done->slot = put->slot;
     done->arg = put->tag;
     done->a_incarnation = node->incarnation;
     done->b_incarnation = p->fence.d_incarnation;
@@ -98,6 +108,7 @@ void land_arrive(world *w, const sim_event *event)
         return;
     }
     check_landing(w, d, p->fence.slot, &p->fence);
+    if (p->broken) tally_corner(w, CORNER_PUT_FAILED);
     w->landed++;
     sim_cell *cell = &d->cells[p->fence.slot][p->frame.cell];
     memcpy(cell->value, p->value, count * sizeof(p->value[0]));
@@ -116,14 +127,20 @@ void land_done(world *w, const sim_event *event)
         sim_event *later = world_schedule(w, node->frozen_until_ns - w->now_ns + 1, EV_PUT_DONE,
                                           event->a, event->b);
         later->arg = event->arg;
+        later->broken = event->broken;
+        later->epoch = event->epoch;
+        later->slot = event->slot;
         later->a_incarnation = event->a_incarnation;
         later->b_incarnation = event->b_incarnation;
         return;
     }
     const sim_node *d = &w->nodes[event->b];
     bool alive = d->up && d->incarnation == event->b_incarnation;
-    bt_prefill_core_put_done(node->prefill, event->arg, alive ? BT_OK : BT_ERR_PEER_LOST,
-                             w->now_ns);
+    /* An endpoint that was torn down meanwhile reports failures, whatever became of the bytes. */
+    bool ok = alive && !event->broken && node->peer[event->b].up &&
+              node->peer[event->b].epoch == event->epoch;
+    if (alive && !ok) w->doubt[d->index][event->slot] = node->incarnation;
+    bt_prefill_core_put_done(node->prefill, event->arg, ok ? BT_OK : BT_ERR_PEER_LOST, w->now_ns);
 }
 
 void land_unpack(sim_node *node, const bt_decode_unpack *unpack)

@@ -102,7 +102,7 @@ static void start_prefill(sim_node *node)
                                 .staging_count = 4,
                                 .pin_lease_ns = 8 * SEC,
                                 .tombstone_ns = 30 * SEC,
-                                .router_timeout_ns = 10 * SEC,
+                                .router_timeout_ns = 3 * SEC,
                                 .probe_tokens = probe_tokens};
     bt_prefill_io io = {node, io_send_router, io_send_peer, io_submit, io_put};
     size_t bytes = (bt_prefill_core_bytes(&config) + 63) & ~(size_t)63;
@@ -127,10 +127,10 @@ static void start_decode(sim_node *node)
                                .cell_count = SIM_CELLS,
                                .cell_bytes = cell_bytes(w),
                                .quarantine_max = 3,
-                               .reserve_tokens = 8,
+                               .reserve_tokens = w->sc.tight ? 1 : 8,
                                .lease_ns = sim_lease_ns(&w->sc),
                                .cancel_repeat_ns = 300 * MS,
-                               .router_timeout_ns = 10 * SEC,
+                               .router_timeout_ns = 3 * SEC,
                                .probe_tokens = probe_tokens};
     bt_decode_io io = {node, io_send_router, io_send_peer, io_submit, io_unpack, io_probe_distance};
     size_t bytes = (bt_decode_core_bytes(&config) + 63) & ~(size_t)63;
@@ -172,10 +172,12 @@ void node_start(sim_node *node)
     world *w = node->world;
     for (uint32_t t = 0; t < BT_RUN_TOKENS; t++) probe_tokens[t] = 10 + t;
     node->up = true;
+    node->draining = false;
     node->incarnation = w->next_incarnation++;
     check_born(w, node);
     node->frozen_until_ns = 0;
     memset(node->peer, 0, sizeof(node->peer));
+    node->drain_worked = false;
     memset(&node->engine, 0, sizeof(node->engine));
     memset(node->cells, 0xee, sizeof(node->cells));
     memset(node->pool, 0xdd, sizeof(node->pool));
@@ -196,6 +198,7 @@ void node_crash(sim_node *node)
     world *w = node->world;
     world_trace(w, "node %u (incarnation %llu) is killed", node->index,
                 (unsigned long long)node->incarnation);
+    tally_node_end(w, node);
     node->up = false;
     sim_event *told =
         world_schedule(w, 1 * MS + world_random(w, 300 * MS), EV_TOLD_DEAD, node->index, 0);
@@ -240,6 +243,7 @@ static void pair(world *w, uint32_t p, uint32_t d)
     if (decode->peer[p].up) bt_decode_core_peer_lost(decode->decode, p, w->now_ns);
     if (prefill->peer[d].up) bt_prefill_core_peer_down(prefill->prefill, d, w->now_ns);
     decode->peer[p].up = prefill->peer[d].up = true;
+    prefill->peer[d].epoch++;
     decode->peer[p].incarnation = prefill->incarnation;
     prefill->peer[d].incarnation = decode->incarnation;
     prefill->peer[d].reported = false;
@@ -296,6 +300,7 @@ static void heartbeat(sim_node *node)
     world *w = node->world;
     bt_msg msg = {.kind = BT_MSG_HEARTBEAT};
     msg.heartbeat.incarnation = node->incarnation;
+    msg.heartbeat.draining = node->draining;
     if (node->role == BT_ROLE_PREFILL) {
         bt_prefill_stats stats;
         bt_prefill_core_stats(node->prefill, &stats);
@@ -336,20 +341,26 @@ static void report_probes(sim_node *node)
     }
 }
 
-/* A stopped process sees nothing; what arrives meanwhile waits for it. */
-static bool postponed(world *w, sim_event *event, sim_node *node)
+static void postpone(world *w, sim_event *event, uint64_t until_ns)
 {
-    if (!node->up || node->frozen_until_ns <= w->now_ns) return false;
-    if (event->kind != EV_MESSAGE && event->kind != EV_ENGINE && event->kind != EV_UNPACK &&
-        event->kind != EV_HEARTBEAT && event->kind != EV_WAKE && event->kind != EV_PAIR)
-        return false;
-    sim_event *later =
-        world_schedule(w, node->frozen_until_ns - w->now_ns, event->kind, event->a, event->b);
+    sim_event *later = world_schedule(w, until_ns - w->now_ns, event->kind, event->a, event->b);
     uint64_t time = later->time_ns, order = later->order;
     *later = *event;
     later->time_ns = time;
     later->order = order;
     event->data = NULL;
+    if (event->kind == EV_MESSAGE) tally_message(w, event->msg_kind, FAULT_FROZEN);
+}
+
+/* A stopped process sees nothing; what arrives meanwhile waits for it. */
+static bool postponed(world *w, sim_event *event, sim_node *node)
+{
+    if (!node->up || node->frozen_until_ns <= w->now_ns) return false;
+    if (event->kind != EV_MESSAGE && event->kind != EV_ENGINE && event->kind != EV_UNPACK &&
+        event->kind != EV_HEARTBEAT && event->kind != EV_WAKE && event->kind != EV_PAIR &&
+        event->kind != EV_DRAIN)
+        return false;
+    postpone(w, event, node->frozen_until_ns);
     return true;
 }
 
@@ -363,18 +374,56 @@ static void wake(world *w, sim_node *node)
         bt_decode_core_tick(node->decode, w->now_ns);
 }
 
+static void tally_successor(world *w, const sim_event *event)
+{
+    uint64_t from = event->a == SIM_ROUTER ? w->router_incarnation : w->nodes[event->a].incarnation;
+    uint64_t to = event->b == SIM_ROUTER ? w->router_incarnation : w->nodes[event->b].incarnation;
+    if (from != event->a_incarnation || to != event->sent_to)
+        tally_message(w, event->msg_kind, FAULT_SUCCESSOR);
+    if (event->a == SIM_ROUTER && from != event->a_incarnation) tally_corner(w, CORNER_OLD_ROUTER);
+}
+
 static void decode_and_deliver(world *w, sim_event *event, sim_node *node)
 {
     bt_msg msg;
     bt_err err;
+    tally_successor(w, event);
     if (bt_codec_decode(event->data, event->bytes, w->codec, &msg, &err) != BT_OK) {
         world_fail(w, "a message that was encoded does not decode: %s", err.message);
         return;
     }
-    if (node != NULL)
+    if (node != NULL) {
         node_message(w, event, node, &msg);
-    else
-        bt_router_core_message(w->router, event->a, &msg, w->now_ns);
+        return;
+    }
+    tally_to_router(w, &msg);
+    bt_router_core_message(w->router, event->a, &msg, w->now_ns);
+}
+
+/* SIGTERM: no new work, the rest is finished, then the process leaves; `drain_timeout` bounds it. */
+static void drain(world *w, sim_node *node)
+{
+    if (!node->up || node->draining) return;
+    world_trace(w, "node %u drains", node->index);
+    node->draining = true;
+    if (node->role == BT_ROLE_PREFILL) {
+        node->drain_worked = !bt_prefill_core_idle(node->prefill);
+        bt_prefill_core_drain(node->prefill, w->now_ns);
+    } else {
+        node->drain_worked = !bt_decode_core_idle(node->decode);
+        bt_decode_core_drain(node->decode, w->now_ns);
+    }
+    world_schedule(w, 20 * SEC, EV_DRAIN_END, node->index, 0)->a_incarnation = node->incarnation;
+}
+
+/* Asked at heartbeats only, so that the router hears of the drain and may still retarget. */
+static void drained(world *w, sim_node *node)
+{
+    bool idle = node->role == BT_ROLE_PREFILL ? bt_prefill_core_idle(node->prefill)
+                                              : bt_decode_core_idle(node->decode);
+    if (!idle) return;
+    if (node->drain_worked) tally_corner(w, CORNER_DRAINED);
+    node_crash(node);
 }
 
 void node_event(world *w, sim_event *event)
@@ -419,9 +468,15 @@ void node_event(world *w, sim_event *event)
             world_trace(w, "node %u stops for %.0f ms", node->index, (double)event->arg / 1e6);
         }
         break;
+    case EV_DRAIN: drain(w, node); break;
+    case EV_DRAIN_END:
+        if (same) node_crash(node);
+        break;
     case EV_SUBMIT:
+    case EV_ROUTER_RESTART:
     case EV_CANCEL: break;
     }
+    if (node->up && node->draining && event->kind == EV_HEARTBEAT) drained(w, node);
     if (node->up && node->role == BT_ROLE_PREFILL) report_probes(node);
 }
 
@@ -452,7 +507,8 @@ static void io_ended(void *ctx, uint64_t user, const bt_router_end *end)
 
 void router_start(world *w)
 {
-    bt_router_config config = {.incarnation = 1,
+    w->router_incarnation = w->next_incarnation++;
+    bt_router_config config = {.incarnation = w->router_incarnation,
                                .policy = w->sc.policy,
                                .requests_max = 16,
                                .attempts_max = 6,
@@ -469,6 +525,26 @@ void router_start(world *w)
     w->router_memory = aligned_alloc(64, bytes);
     assert(w->router_memory != NULL);
     w->router = bt_router_core_init(w->router_memory, &config, &io, w->now_ns);
+}
+
+/* The simplest death of a router: its clients lose their connections, its daemons say Hello to the
+ * next one, and what it had in flight has no owner any more (H3). */
+static void router_restart(world *w)
+{
+    world_trace(w, "the router (incarnation %llu) is killed and started again",
+                (unsigned long long)w->router_incarnation);
+    for (uint32_t i = 0; i < w->sc.requests; i++) {
+        sim_request *request = &w->requests[i];
+        if (!request->submitted || request->refused || request->endings > 0) continue;
+        request->orphaned = true;
+        request->endings = 1;
+        request->reason = BT_FINISH_NONE;
+        tally_corner(w, CORNER_ROUTER_RESTART);
+    }
+    free(w->router_memory);
+    w->router_frozen_until_ns = 0;
+    w->router_wake_ns = UINT64_MAX;
+    router_start(w);
 }
 
 static void submit(world *w, uint64_t i)
@@ -501,7 +577,17 @@ static void submit(world *w, uint64_t i)
 
 void router_event(world *w, sim_event *event)
 {
+    bool frozen = w->router_frozen_until_ns > w->now_ns;
+    if (frozen && event->kind != EV_ROUTER_RESTART && event->kind != EV_FREEZE) {
+        postpone(w, event, w->router_frozen_until_ns);
+        return;
+    }
     switch (event->kind) {
+    case EV_ROUTER_RESTART: router_restart(w); break;
+    case EV_FREEZE:
+        w->router_frozen_until_ns = w->now_ns + event->arg;
+        world_trace(w, "the router stops for %.0f ms", (double)event->arg / 1e6);
+        break;
     case EV_SUBMIT: submit(w, event->arg); break;
     case EV_CANCEL:
         if (w->requests[event->arg].submitted)

@@ -163,9 +163,12 @@ void world_run(world *w)
         assert(event->time_ns >= w->now_ns);
         w->now_ns = event->time_ns;
         w->events++;
-        bool router = event->kind == EV_SUBMIT || event->kind == EV_CANCEL ||
-                      (event->kind == EV_WAKE && event->a == SIM_ROUTER) ||
-                      (event->kind == EV_MESSAGE && event->b == SIM_ROUTER);
+        w->event = event->kind;
+        bool router =
+            event->kind == EV_SUBMIT || event->kind == EV_CANCEL ||
+            event->kind == EV_ROUTER_RESTART ||
+            ((event->kind == EV_WAKE || event->kind == EV_FREEZE) && event->a == SIM_ROUTER) ||
+            (event->kind == EV_MESSAGE && event->b == SIM_ROUTER);
         if (router)
             router_event(w, event);
         else

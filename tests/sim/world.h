@@ -51,9 +51,14 @@ typedef struct {
     bool slow_engine;
     /* per 10,000 messages, puts or events; 0 in undisturbed worlds */
     uint32_t loss, duplicate, reorder, corrupt, slow;
+    uint32_t again, engine_fail;        /* per 10,000 batches; again of puts, too */
     uint32_t crashes, freezes, cancels; /* how many in the whole run */
-    uint32_t late_puts;                 /* per 10,000 puts: lands and completes seconds later */
-    uint64_t calm_ns;                   /* no new fault after this time */
+    uint32_t drains, router_restarts;   /* the same */
+    bool tight;         /* short prompts, long outputs, a pool of D that they outgrow */
+    uint32_t late_puts; /* per 10,000 puts: lands and completes seconds later */
+    uint32_t
+        broken_puts;  /* per 10,000 puts: is said to have failed, and lands all the same, later */
+    uint64_t calm_ns; /* no new fault after this time */
 } scenario;
 
 void scenario_draw(world *w, uint64_t seed);
@@ -74,6 +79,7 @@ typedef struct {
     uint32_t got_count;
     uint32_t endings;
     bool submitted, refused, eos_seen;
+    bool orphaned; /* the router that had accepted it died */
     bt_finish_reason reason;
 } sim_request;
 
@@ -100,7 +106,8 @@ typedef struct {
     world *world;
     uint32_t index; /* of all nodes; prefills first */
     bt_role role;
-    bool up;
+    bool up, draining;
+    bool drain_worked; /* there was work when the drain began */
     uint64_t incarnation, frozen_until_ns;
     void *memory;
     bt_prefill_core *prefill;
@@ -111,6 +118,7 @@ typedef struct {
     struct {
         bool up;
         uint64_t incarnation; /* of the other side */
+        uint32_t epoch;       /* counts endpoints */
         bool reported;
     } peer[SIM_NODES_MAX];
 } sim_node;
@@ -132,7 +140,10 @@ typedef enum {
     EV_RESTART,
     EV_TOLD_DEAD, /* the others learn that incarnation arg of node a is dead */
     EV_FREEZE,
-    EV_PAIR /* P's node a pairs with D's node b */
+    EV_PAIR,  /* P's node a pairs with D's node b */
+    EV_DRAIN, /* node a gets its SIGTERM */
+    EV_DRAIN_END,
+    EV_ROUTER_RESTART
 } event_kind;
 
 typedef struct sim_event {
@@ -140,13 +151,70 @@ typedef struct sim_event {
     event_kind kind;
     uint32_t a, b;
     uint64_t a_incarnation, b_incarnation; /* 0 = whoever lives */
+    uint64_t sent_to; /* EV_MESSAGE: the incarnation at b when it was sent, 0 = none */
     uint64_t arg;
     bool ucx;
+    bool broken;    /* EV_PUT_DONE: a failure, whatever becomes of the bytes */
+    uint32_t epoch; /* EV_PUT_DONE: of the endpoint */
+    uint32_t slot;  /* EV_PUT_DONE */
+    bt_msg_kind msg_kind;
     uint32_t bytes;
     uint8_t *data;
 } sim_event;
 
 #define SIM_ROUTER SIM_NODES_MAX
+
+/* ---- what the worlds met (tally.c) ---- */
+
+typedef enum {
+    FAULT_SENT,
+    FAULT_LOST,
+    FAULT_DOUBLED,
+    FAULT_REORDERED, /* comes before what was sent earlier, or after what was sent later */
+    FAULT_SLOW,
+    FAULT_SUCCESSOR, /* either end is another incarnation by now */
+    FAULT_FROZEN,    /* comes to a stopped process */
+    FAULT_COUNT
+} sim_fault;
+
+typedef enum {
+    CORNER_QUIESCED_OWED,
+    CORNER_LATE_LANDING,
+    CORNER_PUT_FAILED,
+    CORNER_IN_DOUBT,
+    CORNER_SHARE_FULL,
+    CORNER_LEASE_P,
+    CORNER_LEASE_D,
+    CORNER_ROUTER_SILENT,
+    CORNER_ROUTER_RESTART,
+    CORNER_OLD_ROUTER,
+    CORNER_GAP,
+    CORNER_FINISHED_GAP,
+    CORNER_CONTINUED,
+    CORNER_DRAIN_REFUSED,
+    CORNER_DRAINED,
+    CORNER_DRAIN_RETARGET,
+    CORNER_FULL,
+    CORNER_NO_RESERVE,
+    CORNER_HELD_TICKET,
+    CORNER_TOMBSTONE,
+    CORNER_PUSHED_AGAIN,
+    CORNER_DIGEST_FINAL,
+    CORNER_RETARGETED,
+    CORNER_RETARGET_UNKNOWN,
+    CORNER_CACHED_P,
+    CORNER_CACHED_D,
+    CORNER_CACHED_ALL,
+    CORNER_CREDITS,
+    CORNER_ENGINE_FAILED,
+    CORNER_AGAIN,
+    CORNER_COUNT
+} sim_corner;
+
+typedef struct {
+    uint64_t messages[BT_MSG_KIND_END][FAULT_COUNT];
+    uint64_t corners[CORNER_COUNT];
+} sim_tally;
 
 struct world {
     uint64_t seed, now_ns, order, rng;
@@ -159,21 +227,30 @@ struct world {
     bt_router_core *router;
     void *router_memory;
     uint64_t router_wake_ns;
-    uint64_t router_incarnation;
+    uint64_t router_incarnation, router_frozen_until_ns;
+    event_kind event; /* the one that happens now */
     sim_node nodes[SIM_NODES_MAX];
     uint64_t node_wake_ns[SIM_NODES_MAX];
     uint64_t link_clock_ns[SIM_NODES_MAX + 1][SIM_NODES_MAX + 1][2]; /* FIFO: last delivery time */
     sim_request requests[SIM_REQUESTS_MAX];
     uint64_t next_incarnation;
-    /* what checkers remember: the latest attempt of each request at each P, and when each grant of D was last renewed */
+    /* what checkers remember: of each request at each P the attempts that hold a ticket and those
+     * that sent their FirstToken, a bit each; and when each grant of D was last renewed */
     struct {
-        uint32_t attempt;
-        bool ticket, first;
+        uint64_t tickets, firsts;
     } attempts[SIM_REQUESTS_MAX][SIM_PREFILL_MAX];
     struct {
         uint64_t p_incarnation, renewed_ns;
         uint32_t generation;
     } grants[SIM_NODES_MAX][SIM_SLOTS];
+    uint64_t doubt[SIM_NODES_MAX][SIM_SLOTS]; /* the P incarnation that had a put into it fail */
+    /* highest attempt that came to a daemon, of them before it drained, and cancelled there */
+    uint32_t reached[SIM_REQUESTS_MAX][SIM_NODES_MAX];
+    uint32_t before_drain[SIM_REQUESTS_MAX][SIM_NODES_MAX];
+    uint32_t cancelled[SIM_REQUESTS_MAX][SIM_NODES_MAX];
+    uint32_t pushed_again[SIM_REQUESTS_MAX][SIM_NODES_MAX]; /* the attempt that was */
+    uint32_t retargeted[SIM_REQUESTS_MAX];
+    sim_tally tally;
     /* what checkers count */
     uint64_t quarantines, refused_digests, retries, landed, stale;
     bool failed;
@@ -215,6 +292,17 @@ void router_start(world *w);
 void router_event(world *w, sim_event *event);
 uint32_t node_block_tokens(const sim_node *node);
 void node_hello(sim_node *node);
+
+/* tally.c */
+void tally_message(world *w, bt_msg_kind kind, sim_fault fault);
+void tally_corner(world *w, sim_corner corner);
+void tally_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg);
+void tally_delivered(world *w, const sim_node *node, const bt_msg *msg);
+void tally_to_router(world *w, const bt_msg *msg);
+void tally_node_end(world *w, const sim_node *node);
+void tally_add(sim_tally *sum, const sim_tally *tally);
+/* Prints all of it; returns how many are 0. */
+uint32_t tally_print(const sim_tally *tally);
 
 /* check.c */
 void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg);
