@@ -165,6 +165,11 @@ static bool add_text(const bt_request_context *context, const json_t *text,
     if (status == BT_ERR_LIMIT) return too_long(context, request, capacity, error);
     if (status != BT_OK) return refuse(error, "prompt", "%s", err.message);
     if (tokens.count == 0) return refuse(error, "prompt", "'prompt' must not be empty");
+    /* A tokenizer may know added tokens that the weights have no row for. */
+    for (size_t i = 0; i < tokens.count; i++)
+        if (tokens.ids[i] >= context->vocab)
+            return refuse(error, "prompt", "'prompt' has token %u, which the model does not know",
+                          tokens.ids[i]);
     prompt->token_count = (uint32_t)tokens.count;
     return true;
 }

@@ -7,7 +7,7 @@ import socket
 import openai
 import pytest
 
-from conftest import generate
+from conftest import MODEL, generate, running_fleet
 
 PROMPT = "Once upon a time there was a little"
 OTHER = "The old man looked at the sea and"
@@ -140,6 +140,19 @@ def test_empty_prompt(shared_fleet, prompt):
 @pytest.mark.parametrize("prompt", [[4096], [-1], [5, 2**32], [5, 2**40], [[5], [4096]], [2**63 - 1]])
 def test_token_out_of_range(shared_fleet, prompt):
     assert "not an id below 4096" in error(shared_fleet, body(prompt=prompt))["message"]
+
+
+def test_text_with_a_token_beyond_the_embeddings(tmp_path):
+    """A tokenizer may know added tokens that the weights have no row for: the client's error, not a daemon's."""
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).symlink_to(MODEL / file)
+    tokenizer = json.loads((MODEL / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({"id": 4096, "content": "<tool>", "special": False, "normalized": False,
+                                      "single_word": False, "lstrip": False, "rstrip": False})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with running_fleet("--model", tmp_path) as fleet:
+        answer = error(fleet, body(model=tmp_path.name, prompt="a <tool> b"))
+        assert answer["param"] == "prompt" and "4096" in answer["message"]
 
 
 def test_too_many_prompts(shared_fleet):
