@@ -327,12 +327,14 @@ static bt_status open_arena(bt_decoded *daemon, bt_err *err)
     return bt_xfer_arena_open(daemon->worker.xfer, bytes, &pairings->arena, err);
 }
 
-bt_status bt_decoded_create(const bt_decoded_config *config, bt_decoded **ret_daemon, bt_err *err)
+bt_status bt_decoded_create(const bt_decoded_config *config, const bt_reload *reload,
+                            bt_decoded **ret_daemon, bt_err *err)
 {
     bt_decoded *daemon = calloc(1, sizeof(*daemon));
     if (daemon == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "decode daemon");
     *ret_daemon = daemon;
     daemon->config = config;
+    daemon->worker.reload = reload;
     bt_status status =
         bt_worker_open(&daemon->worker, &config->worker, BT_ROLE_DECODE, &ops, daemon, err);
     if (status != BT_OK) return status;

@@ -5,12 +5,14 @@
 #define BT_DECODED_SHELL_H
 
 #include "common/base/status.h"
+#include "common/daemon/reload.h"
 #include "decoded/config.h"
 
 typedef struct bt_decoded bt_decoded;
 
-/* config must outlive the daemon. On failure *ret_daemon may be half built: destroy takes it. */
-bt_status bt_decoded_create(const bt_decoded_config *config, bt_decoded **ret_daemon, bt_err *err);
+/* config and reload (NULL = SIGHUP does nothing) must outlive the daemon. On failure *ret_daemon may be half built: destroy takes it. */
+bt_status bt_decoded_create(const bt_decoded_config *config, const bt_reload *reload,
+                            bt_decoded **ret_daemon, bt_err *err);
 bt_status bt_decoded_run(bt_decoded *daemon, bt_err *err);
 void bt_decoded_destroy(bt_decoded *daemon);
 

@@ -270,13 +270,14 @@ static bt_status create_core(bt_prefilld *daemon, bt_err *err)
     return BT_OK;
 }
 
-bt_status bt_prefilld_create(const bt_prefilld_config *config, bt_prefilld **ret_daemon,
-                             bt_err *err)
+bt_status bt_prefilld_create(const bt_prefilld_config *config, const bt_reload *reload,
+                             bt_prefilld **ret_daemon, bt_err *err)
 {
     bt_prefilld *daemon = calloc(1, sizeof(*daemon));
     if (daemon == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "prefill daemon");
     *ret_daemon = daemon;
     daemon->config = config;
+    daemon->worker.reload = reload;
     bt_status status =
         bt_worker_open(&daemon->worker, &config->worker, BT_ROLE_PREFILL, &ops, daemon, err);
     if (status != BT_OK) return status;

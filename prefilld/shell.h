@@ -5,13 +5,14 @@
 #define BT_PREFILLD_SHELL_H
 
 #include "common/base/status.h"
+#include "common/daemon/reload.h"
 #include "prefilld/config.h"
 
 typedef struct bt_prefilld bt_prefilld;
 
-/* config must outlive the daemon. On failure *ret_daemon may be half built: destroy takes it. */
-bt_status bt_prefilld_create(const bt_prefilld_config *config, bt_prefilld **ret_daemon,
-                             bt_err *err);
+/* config and reload (NULL = SIGHUP does nothing) must outlive the daemon. On failure *ret_daemon may be half built: destroy takes it. */
+bt_status bt_prefilld_create(const bt_prefilld_config *config, const bt_reload *reload,
+                             bt_prefilld **ret_daemon, bt_err *err);
 bt_status bt_prefilld_run(bt_prefilld *daemon, bt_err *err);
 void bt_prefilld_destroy(bt_prefilld *daemon);
 

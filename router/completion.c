@@ -29,7 +29,8 @@ typedef struct {
 
 struct bt_completion {
     bt_completions *owner;
-    bt_http_exchange *exchange; /* NULL once it is over */
+    bt_completion *previous, *next; /* of the owner's list */
+    bt_http_exchange *exchange;     /* NULL once it is over */
     bt_completion_request request;
     char id[40];
     time_t created;
@@ -96,7 +97,13 @@ static void free_job(bt_completion *job)
     }
     bt_json_finish(&job->pending);
     bt_completion_request_finish(&job->request);
-    job->owner->jobs--;
+    bt_completions *owner = job->owner;
+    if (job->previous != NULL)
+        job->previous->next = job->next;
+    else
+        owner->first = job->next;
+    if (job->next != NULL) job->next->previous = job->previous;
+    owner->jobs--;
     free(job);
 }
 
@@ -462,6 +469,9 @@ static bt_completion *new_job(bt_completions *completions, bt_http_exchange *exc
         c->started_ns = completions->now_ns();
         bt_detok_init(&c->detok, tokenizer, BT_DETOK_CONTINUES);
     }
+    job->next = completions->first;
+    if (job->next != NULL) job->next->previous = job;
+    completions->first = job;
     completions->jobs++;
     return job;
 }
@@ -492,6 +502,19 @@ void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange
     }
     job->held = false;
     release(job);
+}
+
+void bt_completions_fail_all(bt_completions *completions, const char *why)
+{
+    bt_api_error error = {.http_status = 503, .type = "server_error", .code = "shutting_down"};
+    snprintf(error.message, sizeof(error.message), "%s", why);
+    for (bt_completion *job = completions->first, *next; job != NULL; job = next) {
+        next = job->next;
+        job->held = true; /* until fail_job is through with it */
+        fail_job(job, &error);
+        job->held = false;
+        release(job);
+    }
 }
 
 void bt_completion_gone(bt_completion *job)

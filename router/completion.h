@@ -23,8 +23,9 @@ typedef struct {
     bt_router_core *core;
     const char *model;
     uint64_t (*now_ns)(void);
-    bt_json_out json; /* scratch of the answers */
-    uint32_t jobs;    /* now */
+    bt_json_out json;     /* scratch of the answers */
+    bt_completion *first; /* every job, the latest first */
+    uint32_t jobs;        /* now */
     /* Called when a choice's first token was committed, and when one ended. May be NULL. */
     void *arg;
     void (*on_first_token)(void *arg, uint64_t since_ns);
@@ -39,6 +40,8 @@ void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange
 /* The io calls of the core; user is what start gave it. */
 void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, bool eos);
 void bt_completion_ended(uint64_t user, const bt_router_end *end);
+/* Ends every job with an error that its client sees: the router goes. */
+void bt_completions_fail_all(bt_completions *completions, const char *why);
 /* Of the HTTP server. */
 void bt_completion_gone(bt_completion *job);
 void bt_completion_writable(bt_completion *job);

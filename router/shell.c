@@ -18,10 +18,12 @@
 
 #define METRICS_SERIES_MAX 64u
 #define DRAIN_POLL_MS 20u
+#define FLUSH_NS 200000000u /* after the drain, for the last bytes to leave */
 #define STATUS_POLL_MS 20u
 
 struct bt_router {
     const bt_router_options *options;
+    const bt_reload *reload;
     bt_zkeypair keys;
     bt_zap_table *table;
     bt_zctx *zctx;
@@ -475,8 +477,11 @@ static bt_status open_metrics(bt_router *router, bt_err *err)
 static void on_drain_poll(void *arg)
 {
     bt_router *router = arg;
-    if (router->completions.jobs == 0 || bt_loop_now_ns() >= router->drain_end_ns)
-        bt_loop_stop(router->loop);
+    uint64_t now = bt_loop_now_ns();
+    if (now >= router->drain_end_ns)
+        bt_completions_fail_all(&router->completions, "the router is shutting down");
+    bool idle = router->completions.jobs == 0 && bt_http_server_is_drained(router->http);
+    if (idle || now >= router->drain_end_ns + FLUSH_NS) bt_loop_stop(router->loop);
 }
 
 static void on_stop(void *arg)
@@ -492,6 +497,11 @@ static void on_stop(void *arg)
     router->drain_end_ns = bt_loop_now_ns() + router->options->drain_ns;
     bt_http_server_drain(router->http);
     bt_loop_timer_set(router->drain, 0, DRAIN_POLL_MS);
+}
+
+static void on_reload(void *arg)
+{
+    bt_reload_run(((bt_router *)arg)->reload);
 }
 
 static bt_status open_model(bt_router *router, bt_err *err)
@@ -577,7 +587,7 @@ static bt_status open_timers(bt_router *router, bt_err *err)
                                     &router->status, err);
     if (status != BT_OK) return status;
     bt_loop_timer_stop(router->drain);
-    return bt_loop_signals_open(router->loop, on_stop, NULL, router, err);
+    return bt_loop_signals_open(router->loop, on_stop, on_reload, router, err);
 }
 
 static bt_status open_control(bt_router *router, bt_err *err)
@@ -593,12 +603,14 @@ static bt_status open_control(bt_router *router, bt_err *err)
     return status;
 }
 
-bt_status bt_router_create(const bt_router_options *options, bt_router **ret_router, bt_err *err)
+bt_status bt_router_create(const bt_router_options *options, const bt_reload *reload,
+                           bt_router **ret_router, bt_err *err)
 {
     bt_router *router = calloc(1, sizeof(*router));
     if (router == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "router");
     *ret_router = router;
     router->options = options;
+    router->reload = reload;
     router->armed_ns = UINT64_MAX;
     bt_log_config log = {.name = options->name,
                          .level = bt_log_level_at(options->log_level),

@@ -341,6 +341,11 @@ static void on_stop(void *arg)
     bt_loop_timer_set(worker->drain, 0, DRAIN_POLL_MS);
 }
 
+static void on_reload(void *arg)
+{
+    bt_reload_run(((bt_worker *)arg)->reload);
+}
+
 static bt_status open_timers(bt_worker *worker, bt_err *err)
 {
     bt_status status =
@@ -355,13 +360,15 @@ static bt_status open_timers(bt_worker *worker, bt_err *err)
     bt_loop_timer_stop(worker->deadline);
     bt_loop_timer_stop(worker->drain);
     bt_loop_timer_stop(worker->heartbeat);
-    return bt_loop_signals_open(worker->loop, on_stop, NULL, worker, err);
+    return bt_loop_signals_open(worker->loop, on_stop, on_reload, worker, err);
 }
 
 bt_status bt_worker_open(bt_worker *worker, const bt_worker_options *options, bt_role role,
                          const bt_worker_ops *ops, void *shell, bt_err *err)
 {
+    const bt_reload *reload = worker->reload;
     memset(worker, 0, sizeof(*worker));
+    worker->reload = reload;
     worker->options = options;
     worker->role = role;
     worker->ops = ops;

@@ -13,6 +13,7 @@
 #include "common/base/metrics.h"
 #include "common/daemon/options.h"
 #include "common/daemon/process.h"
+#include "common/daemon/reload.h"
 #include "common/engine/engine.h"
 #include "common/loop/zsock.h"
 #include "common/net/http_server.h"
@@ -41,6 +42,7 @@ typedef struct {
     const bt_worker_options *options;
     bt_role role;
     const bt_worker_ops *ops;
+    const bt_reload *reload; /* SIGHUP; set by the shell before open, kept by it */
     void *shell;
 
     bt_loop *loop;

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from conftest import BIN, MODEL, run_baton, generate, post
+from conftest import BIN, MODEL, run_baton, generate, post, running_fleet
 
 DAEMONS = {"router": "baton-router", "prefill": "baton-prefilld", "decode": "baton-decoded"}
 ROLES = list(DAEMONS)
@@ -396,3 +396,33 @@ def test_up_with_a_broken_model(model):
     (model / "model.safetensors").write_bytes(b"\0" * 100)
     done = run_baton("up", "--model", model, check=False, timeout=20)
     assert done.returncode == 1 and str(model / "model.safetensors") in done.stderr
+
+
+def wait_for(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_reload_takes_the_log_level_and_refuses_the_rest():
+    with running_fleet() as fleet:
+        decode = fleet.daemons("decode")[0]
+        config = pathlib.Path(f"/proc/{decode['pid']}/cmdline").read_text().split("\0")[2]
+        original = pathlib.Path(config).read_text()
+        pathlib.Path(config).write_text(original + "log_level=debug\n")
+        os.kill(decode["pid"], signal.SIGHUP)
+        wait_for(lambda: "configuration reloaded" in fleet.log_text())
+        pathlib.Path(config).write_text(original + "seqs=7\n")
+        os.kill(decode["pid"], signal.SIGHUP)
+        wait_for(lambda: "reload refused" in fleet.log_text() and "seqs" in fleet.log_text())
+        fleet.complete("Once", max_tokens=2)
+
+
+def test_streams_open_at_the_end_of_the_drain_hear_of_it():
+    with running_fleet("--set", "router.drain_timeout=100ms") as fleet:
+        events = fleet.stream("Once upon a time", max_tokens=1500, ignore_eos=True)
+        next(events)
+        os.kill(fleet.daemons("router")[0]["pid"], signal.SIGTERM)
+        errors = [event["error"]["code"] for event in events if "error" in event]
+        assert errors == ["shutting_down"]
