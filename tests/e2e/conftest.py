@@ -24,6 +24,8 @@ MODEL = ROOT / "ops" / "model"
 READY_SECONDS = 60
 # Sanitizers make daemons several times slower, and keep freed memory.
 SANITIZED = b"__asan_init" in (BIN / "baton").read_bytes() or b"__tsan_init" in (BIN / "baton").read_bytes()
+# On a machine that does much else such a daemon may miss its heartbeats.
+PATIENCE = ["--set", "router.daemon_timeout=20s"] if SANITIZED else []
 
 
 def run_baton(*args, stdin=None, timeout=120, check=True):
@@ -57,7 +59,8 @@ class Fleet:
     def __init__(self, args):
         self.state_file = tempfile.NamedTemporaryFile(prefix="baton-state-", suffix=".json", delete=False).name
         self.log = tempfile.TemporaryFile(mode="w+", prefix="baton-log-")
-        self.process = subprocess.Popen([str(BIN / "baton"), "up", "--state", self.state_file, *map(str, args)],
+        self.process = subprocess.Popen([str(BIN / "baton"), "up", "--state", self.state_file, *PATIENCE,
+                                         *map(str, args)],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.url = None
 

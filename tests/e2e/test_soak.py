@@ -15,7 +15,7 @@ from conftest import SANITIZED, generate, running_fleet
 STREAMS = 64
 SECONDS = float(os.environ.get("BATON_SOAK_SECONDS", "10"))
 SEED = int(os.environ.get("BATON_SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-SILENCE_SECONDS = 30
+SILENCE_SECONDS = 120 if SANITIZED else 30
 PROMPTS = [
     "Once upon a time there was a little",
     "The old man looked at the sea and",
