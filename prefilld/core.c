@@ -269,7 +269,7 @@ void bt_prefill_core_peer_down(bt_prefill_core *core, uint32_t peer, uint64_t no
     for (uint32_t s = 0; s < BT_SLOTS_MAX; s++)
         core->arenas[p->arena].slots[s].owed = false; /* D asks again if it lives */
     p->up = false;
-    bt_pcore_probe_end(core, peer, BT_PROBE_REFUSED, "the peer is gone");
+    bt_pcore_probe_end(core, peer, BT_PROBE_FAILED, "the peer is gone");
     advance(core);
 }
 

@@ -104,7 +104,12 @@ bool bt_prefill_core_idle(const bt_prefill_core *core);
 
 /* Outcome of the pairing probe (bt_probe_request_id, common/kv/probe.h) with this peer; the reason
  * is "" unless refused, and valid until the next event. */
-typedef enum { BT_PROBE_PENDING, BT_PROBE_READY, BT_PROBE_REFUSED } bt_probe_state;
+typedef enum {
+    BT_PROBE_PENDING,
+    BT_PROBE_READY,
+    BT_PROBE_REFUSED, /* a verdict: the two do not fit, now or ever */
+    BT_PROBE_FAILED   /* no verdict: a lease, an engine or a lane broke; pair anew */
+} bt_probe_state;
 bt_probe_state bt_prefill_core_probe(const bt_prefill_core *core, uint32_t peer,
                                      const char **ret_reason);
 

@@ -72,7 +72,7 @@ void bt_pcore_request_fail(bt_prefill_core *core, uint32_t request, bt_refuse_re
     if (probe_peer == NONE)
         bt_pcore_refuse(core, &fence, reason, text);
     else
-        bt_pcore_probe_end(core, probe_peer, BT_PROBE_REFUSED, text);
+        bt_pcore_probe_end(core, probe_peer, BT_PROBE_FAILED, text);
 }
 
 void bt_pcore_all_end(bt_prefill_core *core)
@@ -218,7 +218,7 @@ void bt_pcore_probe_start(bt_prefill_core *core, uint32_t peer)
     bt_pcore_probe_end(core, peer, BT_PROBE_PENDING, "");
     uint32_t request = request_take(core, true);
     if (request == NONE) {
-        bt_pcore_probe_end(core, peer, BT_PROBE_REFUSED, "probe: no room for one more request");
+        bt_pcore_probe_end(core, peer, BT_PROBE_FAILED, "probe: no room for one more request");
         return;
     }
     p_request *r = &core->requests[request];

@@ -228,7 +228,8 @@ static void on_refused(bt_prefill_core *core, uint32_t peer, const bt_msg *msg)
     memcpy(text, msg->refused.text, sizeof(text));
     text[sizeof(text) - 1] = '\0';
     bt_pcore_request_end(core, request);
-    bt_pcore_probe_end(core, peer, BT_PROBE_REFUSED,
+    bool verdict = msg->refused.reason == BT_REFUSE_INCOMPATIBLE;
+    bt_pcore_probe_end(core, peer, verdict ? BT_PROBE_REFUSED : BT_PROBE_FAILED,
                        text[0] != '\0' ? text : "probe: refused by the peer");
 }
 

@@ -114,6 +114,14 @@ static void end(bt_pairing *pairing, const char *why)
     leave(pairing, BT_PAIRING_NONE);
 }
 
+/* Pairing came to no verdict. R has had no answer, so it asks again, ever later. */
+static void fail(bt_pairing *pairing, const char *why)
+{
+    char reason[BT_REASON_BYTES_MAX]; /* it may be the core's own text, which ends with the pair */
+    snprintf(reason, sizeof(reason), "%s", why);
+    end(pairing, reason);
+}
+
 /* The endpoint broke although both live. R fails what was on it and asks for the pair anew. */
 static void broken(bt_pairing *pairing, const char *why)
 {
@@ -213,7 +221,7 @@ bool bt_pairings_put_done(bt_pairings *pairings, bt_xfer_peer *peer, uint64_t ta
         bt_pairing *pairing = &pairings->list[i];
         if (pairing->state != BT_PAIRING_MEASURE || pairing->peer != peer) continue;
         if (status != BT_OK)
-            refuse(pairing, "a put of the measurement failed");
+            fail(pairing, "a put of the measurement failed");
         else if (++pairing->measure_done == MEASURE_PUTS)
             measured(pairing);
         else
@@ -400,6 +408,7 @@ void bt_pairings_report(bt_pairings *pairings)
         const char *reason = "";
         bt_probe_state probe = bt_prefill_core_probe(pairings->core, i, &reason);
         if (probe == BT_PROBE_REFUSED) refuse(pairing, reason);
+        if (probe == BT_PROBE_FAILED) fail(pairing, reason);
         if (probe != BT_PROBE_READY) continue;
         pairing->state = BT_PAIRING_READY;
         bt_log_info(NULL, "pair with %s is ready", pairing->name);

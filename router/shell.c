@@ -31,6 +31,7 @@ struct bt_router {
     bt_model *model;
     bt_tokenizer *tokenizer;
     char model_name[BT_NAME_BYTES_MAX];
+    bt_sha256 fingerprint; /* of our model folder: what the daemons must have too */
     void *core_memory;
     bt_router_core *core;
     bt_link_server *server;
@@ -179,6 +180,22 @@ static bool check_hello(const bt_router *router, uint32_t index, bt_msg *msg)
     return true;
 }
 
+/* A pair that agrees with itself and not with us would be served garbage: other ids for the same text. */
+static void check_pair(const bt_router *router, uint32_t index, bt_msg *msg)
+{
+    const bt_router_daemon *daemon = bt_router_core_daemon(router->core, index);
+    if (daemon == NULL || !daemon->up || !msg->pair_status.ready) return;
+    const uint8_t *theirs = daemon->hello.fingerprint.bytes, *ours = router->fingerprint.bytes;
+    if (memcmp(theirs, ours, BT_SHA256_BYTES) == 0) return;
+    msg->pair_status.ready = false;
+    snprintf(msg->pair_status.reason, sizeof(msg->pair_status.reason),
+             "fingerprint: the router has %02x%02x%02x%02x and the pair %02x%02x%02x%02x "
+             "(architecture, tokenizer, RoPE, "
+             "vocabulary)",
+             ours[0], ours[1], ours[2], ours[3], theirs[0], theirs[1], theirs[2], theirs[3]);
+    bt_log_error(NULL, "pair of %s refused: %s", daemon->hello.name, msg->pair_status.reason);
+}
+
 static void on_daemon_message(void *arg, uint32_t index, const bt_msg *msg)
 {
     bt_router *router = arg;
@@ -188,6 +205,11 @@ static void on_daemon_message(void *arg, uint32_t index, const bt_msg *msg)
         if (!check_hello(router, index, &named)) return;
         msg = &named;
         watch_daemon(router, index, &msg->hello);
+    }
+    if (msg->kind == BT_MSG_PAIR_STATUS) {
+        named = *msg;
+        check_pair(router, index, &named);
+        msg = &named;
     }
     bt_router_core_message(router->core, index, msg, bt_loop_now_ns());
     arm(router);
@@ -512,6 +534,7 @@ static bt_status open_model(bt_router *router, bt_err *err)
     char path[BT_CONFIG_PATH_BYTES_MAX + 32];
     snprintf(path, sizeof(path), "%s/tokenizer.json", o->model);
     status = bt_tokenizer_open(path, &router->tokenizer, err);
+    if (status == BT_OK) status = bt_model_fingerprint(router->model, &router->fingerprint, err);
     if (status != BT_OK) return status;
     const bt_model_config *model = bt_model_config_of(router->model);
     snprintf(router->model_name, sizeof(router->model_name), "%s",

@@ -84,6 +84,18 @@ def test_another_tokenizer_is_refused(folder):
     assert match and match[1] != match[2]
 
 
+def test_a_pair_that_differs_from_the_router_is_refused(folder):
+    """The two agree with each other, but the router's tokenizer would say other ids for the same text."""
+    def swap(root):
+        vocab = root["model"]["vocab"]
+        first, second = list(vocab)[300:302]
+        vocab[first], vocab[second] = vocab[second], vocab[first]
+    edit_json(copy_model(folder) / "tokenizer.json", swap)
+    message = refused("--set", f"decode.model={folder}", "--set", f"prefill.model={folder}")
+    match = re.search(r"the router has ([0-9a-f]{8}) and the pair ([0-9a-f]{8}) ", message)
+    assert match and match[1] != match[2]
+
+
 def test_another_shape_is_refused(folder):
     copy_model(folder)
     edit_json(folder / "config.json", lambda root: root.update(num_hidden_layers=4))

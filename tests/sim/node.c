@@ -329,6 +329,11 @@ static void report_probes(sim_node *node)
         const char *reason = "";
         bt_probe_state state = bt_prefill_core_probe(node->prefill, d, &reason);
         if (state == BT_PROBE_PENDING) continue;
+        if (state == BT_PROBE_FAILED) { /* R has had no answer and asks again */
+            node->peer[d].up = false;
+            bt_prefill_core_peer_down(node->prefill, d, node->world->now_ns);
+            continue;
+        }
         node->peer[d].reported = true;
         bt_msg msg = {.kind = BT_MSG_PAIR_STATUS};
         msg.pair_status.d_incarnation = node->peer[d].incarnation;

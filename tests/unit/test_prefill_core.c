@@ -806,7 +806,7 @@ static void test_peer_down_and_up(void **state)
     bt_prefill_core_peer_down(f->core, PEER, f->now);
     log_expect(&f->router, BT_MSG_PINNED); /* KV stays for a Retarget */
     const char *reason;
-    assert_int_equal(bt_prefill_core_probe(f->core, PEER, &reason), BT_PROBE_REFUSED);
+    assert_int_equal(bt_prefill_core_probe(f->core, PEER, &reason), BT_PROBE_FAILED);
     ticket(f, ticket_fence(1, 1, 1, 5), 0, 4);
     assert_int_equal(stats(f).stale_total, 1);
     /* The same incarnation over a new endpoint: generations are not accepted twice, and what is
@@ -874,7 +874,7 @@ static void test_probe_ends(void **state)
     bt_prefill_core_peer_up(f->core, PEER, &info, f->now);
     compute(f);
     at(f, bt_prefill_core_next_deadline(f->core)); /* no Ticket ever came */
-    assert_int_equal(bt_prefill_core_probe(f->core, PEER, &reason), BT_PROBE_REFUSED);
+    assert_int_equal(bt_prefill_core_probe(f->core, PEER, &reason), BT_PROBE_FAILED);
     assert_string_equal(reason, "probe: no Ticket came from the peer");
     expect_empty(f);
     bt_prefill_core_peer_up(f->core, PEER, &info, f->now);
