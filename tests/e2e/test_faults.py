@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import SANITIZED, Fleet, generate, post, running_fleet
+from conftest import SANITIZED, Fleet, generate, post, running_fleet, scrape
 
 PROMPT = "Once upon a time there was a little"
 LONG_PROMPT = "The king said to his daughter, \"You may go to the wood.\" " * 40 # computed in several batches
@@ -85,10 +85,17 @@ def wait_restarted(fleet, before, seconds=15):
     deadline = time.monotonic() + seconds
     while True:
         now = next(d for d in fleet.state()["daemons"] if d["name"] == before["name"])
-        if now["pid"] not in (0, before["pid"]) and healthy(fleet):
+        if now["pid"] not in (0, before["pid"]) and listens(now["metrics"]) and healthy(fleet):
             return now
         assert time.monotonic() < deadline, fleet.log_text()
         time.sleep(0.05)
+
+
+def listens(metrics_url):
+    try:
+        return bool(scrape(metrics_url))
+    except OSError:
+        return False
 
 
 def healthy(fleet):
@@ -237,10 +244,10 @@ def test_two_by_two_loses_one():
         clients = [Client(fleet, PROMPT, max_tokens=300) for _ in range(4)]
         for client in clients:
             client.wait_tokens(20)
-        before = kill(fleet, "decode")
-        kill(fleet, "prefill")
+        dead = [kill(fleet, "decode"), kill(fleet, "prefill")]
         check_continued(clients, PROMPT, 300)
-        wait_restarted(fleet, before)
+        for before in dead:
+            wait_restarted(fleet, before)
         check_serves(fleet)
 
 
