@@ -3,24 +3,13 @@
 void bt_decode_metrics_open(bt_decode_metrics *metrics, bt_metrics *registry, const bt_kv_shape *kv,
                             uint64_t arena_bytes)
 {
-    static const char *const block_states[] = {"free", "cached", "held", "quarantined"};
     static const char *const slot_states[] = {"free", "held", "quarantined"};
-    for (uint32_t i = 0; i < 4; i++) {
-        const bt_label blocks[] = {{"role", "decode"}, {"state", block_states[i]}};
-        metrics->blocks[i] = bt_metrics_gauge(registry, "baton_kv_blocks",
-                                              "KV blocks by state, recounted.", blocks, 2);
-    }
+    bt_kv_metrics_open(&metrics->kv, registry, "decode", kv);
     for (uint32_t i = 0; i < 3; i++) {
         const bt_label slots[] = {{"role", "decode"}, {"state", slot_states[i]}};
         metrics->slots[i] =
             bt_metrics_gauge(registry, "baton_landing_slots", "Landing slots by state.", slots, 2);
     }
-    bt_gauge_set(bt_metrics_gauge(registry, "baton_kv_bytes_per_token",
-                                  "KV bytes of one token in the pool.", NULL, 0),
-                 (double)bt_kv_token_bytes(kv));
-    bt_gauge_set(bt_metrics_gauge(registry, "baton_kv_pool_tokens",
-                                  "Tokens that the KV pool holds.", NULL, 0),
-                 (double)kv->pool_blocks * kv->block_tokens);
     bt_gauge_set(
         bt_metrics_gauge(registry, "baton_landing_bytes", "Bytes of the landing arena.", NULL, 0),
         (double)arena_bytes);
@@ -51,10 +40,9 @@ void bt_decode_metrics_open(bt_decode_metrics *metrics, bt_metrics *registry, co
 
 void bt_decode_metrics_update(bt_decode_metrics *metrics, const bt_decode_stats *stats)
 {
-    bt_gauge_set(metrics->blocks[0], stats->blocks_free);
-    bt_gauge_set(metrics->blocks[1], stats->blocks_cached);
-    bt_gauge_set(metrics->blocks[2], stats->blocks_held);
-    bt_gauge_set(metrics->blocks[3], stats->blocks_quarantined);
+    const uint32_t blocks[BT_KV_BLOCK_STATES] = {stats->blocks_free, stats->blocks_cached,
+                                                 stats->blocks_held, stats->blocks_quarantined};
+    bt_kv_metrics_update(&metrics->kv, blocks);
     bt_gauge_set(metrics->slots[0], stats->slots_free);
     bt_gauge_set(metrics->slots[1], stats->slots_held);
     bt_gauge_set(metrics->slots[2], stats->slots_quarantined);

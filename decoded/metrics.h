@@ -2,12 +2,12 @@
 #ifndef BT_DECODED_METRICS_H
 #define BT_DECODED_METRICS_H
 
-#include "common/base/metrics.h"
+#include "common/daemon/kv_metrics.h"
 #include "decoded/core.h"
 
 typedef struct {
-    bt_gauge *blocks[4]; /* free, cached, held, quarantined */
-    bt_gauge *slots[3];  /* free, held, quarantined */
+    bt_kv_metrics kv;
+    bt_gauge *slots[3]; /* free, held, quarantined */
     bt_gauge *running, *waiting;
     bt_counter *requests, *refused, *tokens, *steps, *prefill_tokens, *probe_tokens, *cached_tokens,
         *frames, *frames_bad, *stale, *quarantines, *evicted, *leases_ended, *foreign_messages;

@@ -3,18 +3,7 @@
 void bt_prefill_metrics_open(bt_prefill_metrics *metrics, bt_metrics *registry,
                              const bt_kv_shape *kv)
 {
-    static const char *const states[] = {"free", "cached", "held", "quarantined"};
-    for (uint32_t i = 0; i < 4; i++) {
-        const bt_label labels[] = {{"role", "prefill"}, {"state", states[i]}};
-        metrics->blocks[i] = bt_metrics_gauge(registry, "baton_kv_blocks",
-                                              "KV blocks by state, recounted.", labels, 2);
-    }
-    bt_gauge_set(bt_metrics_gauge(registry, "baton_kv_bytes_per_token",
-                                  "KV bytes of one token in the pool.", NULL, 0),
-                 (double)bt_kv_token_bytes(kv));
-    bt_gauge_set(bt_metrics_gauge(registry, "baton_kv_pool_tokens",
-                                  "Tokens that the KV pool holds.", NULL, 0),
-                 (double)kv->pool_blocks * kv->block_tokens);
+    bt_kv_metrics_open(&metrics->kv, registry, "prefill", kv);
     metrics->running =
         bt_metrics_gauge(registry, "baton_requests_running", "Requests being computed.", NULL, 0);
     metrics->waiting = bt_metrics_gauge(registry, "baton_requests_waiting",
@@ -40,10 +29,9 @@ void bt_prefill_metrics_open(bt_prefill_metrics *metrics, bt_metrics *registry,
 
 void bt_prefill_metrics_update(bt_prefill_metrics *metrics, const bt_prefill_stats *stats)
 {
-    bt_gauge_set(metrics->blocks[0], stats->blocks_free);
-    bt_gauge_set(metrics->blocks[1], stats->blocks_cached);
-    bt_gauge_set(metrics->blocks[2], stats->blocks_held);
-    bt_gauge_set(metrics->blocks[3], stats->blocks_quarantined);
+    const uint32_t blocks[BT_KV_BLOCK_STATES] = {stats->blocks_free, stats->blocks_cached,
+                                                 stats->blocks_held, stats->blocks_quarantined};
+    bt_kv_metrics_update(&metrics->kv, blocks);
     bt_gauge_set(metrics->running, stats->running);
     bt_gauge_set(metrics->waiting, stats->waiting);
     bt_counter_set(metrics->requests, stats->requests_total);

@@ -2,11 +2,11 @@
 #ifndef BT_PREFILLD_METRICS_H
 #define BT_PREFILLD_METRICS_H
 
-#include "common/base/metrics.h"
+#include "common/daemon/kv_metrics.h"
 #include "prefilld/core.h"
 
 typedef struct {
-    bt_gauge *blocks[4]; /* free, cached, held, quarantined */
+    bt_kv_metrics kv;
     bt_gauge *running, *waiting;
     bt_counter *requests, *refused, *prefill_tokens, *cached_tokens, *probe_tokens, *frames,
         *frame_bytes, *stale, *pinned, *tickets_dropped, *leases_ended, *foreign_messages;
