@@ -61,7 +61,7 @@ static void refuse(bt_pairings *pairings, uint32_t link, const bt_hello *hello, 
 /* With keys, a daemon has one index of the link for all its connections. */
 static bool is_impostor(const bt_pairings *pairings, const bt_pairing *pairing, uint32_t link)
 {
-    return pairings->worker->table != NULL && pairing->link != link;
+    return pairings->worker->control.table != NULL && pairing->link != link;
 }
 
 /* The pairing of this incarnation; else that of one before it under the same key, whose death nobody can prove from
@@ -184,7 +184,7 @@ static void on_message(void *arg, uint32_t link, const bt_msg *msg)
 {
     bt_pairings *pairings = arg;
     /* Without keys, which is on the loopback only, nobody vouches for a role. */
-    if (pairings->worker->table != NULL &&
+    if (pairings->worker->control.table != NULL &&
         bt_link_server_role(pairings->server, link) != BT_ROLE_PREFILL)
         return;
     if (msg->kind == BT_MSG_PAIR_HELLO) on_pair_hello(pairings, link, msg);
@@ -217,13 +217,13 @@ bt_status bt_pairings_open(bt_pairings *pairings, bt_worker *worker, const char 
         pairings->list[i].index = i;
     }
     bt_link_server_handler handler = {.arg = pairings, .on_message = on_message};
-    bt_status status =
-        bt_link_server_open(worker->zctx, worker->loop, endpoint, &handler, &pairings->server, err);
+    bt_status status = bt_link_server_open(worker->control.zctx, worker->loop, endpoint, &handler,
+                                           &pairings->server, err);
     if (status != BT_OK) return status;
     snprintf(worker->hello.pair_endpoint, sizeof(worker->hello.pair_endpoint), "%s",
              bt_link_server_endpoint(pairings->server));
-    if (worker->keys.public_key[0] != '\0')
-        bt_link_key_bytes(worker->keys.public_key, worker->hello.curve_public);
+    if (worker->control.keys.public_key[0] != '\0')
+        bt_link_key_bytes(worker->control.keys.public_key, worker->hello.curve_public);
     return BT_OK;
 }
 

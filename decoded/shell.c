@@ -61,14 +61,7 @@ static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
     bt_decoded *daemon = ctx;
     bt_pairing *pairing = bt_pairings_at(&daemon->pairings, peer);
     if (pairing->peer == NULL) return;
-    uint8_t sealed[BT_SEAL_BYTES_MAX];
-    size_t bytes;
-    bt_err err;
-    bt_status status = bt_seal_write(&pairing->seal, msg, sealed, sizeof(sealed), &bytes, &err);
-    if (status == BT_OK) status = bt_xfer_send(pairing->peer, sealed, bytes, &err);
-    if (status < BT_OK)
-        bt_log_warning(NULL, "%s to %s was not sent: %s", bt_msg_name(msg->kind),
-                       pairing->hello.name, err.message);
+    bt_worker_send_peer(pairing->peer, &pairing->seal, pairing->hello.name, msg);
 }
 
 /* Tokens that a batch computes as a prompt: more than one at a time, or one that is not sampled. */

@@ -350,8 +350,8 @@ static void dial(bt_pairing *pairing, const bt_msg *msg)
     bool curve = memcmp(msg->pair.curve_public, no_key, sizeof(no_key)) != 0;
     if (curve) bt_link_key_text(msg->pair.curve_public, key);
     bt_err err;
-    if (bt_link_dial(worker->zctx, worker->loop, msg->pair.endpoint, curve ? key : NULL, &handler,
-                     &pairing->link, &err) != BT_OK)
+    if (bt_link_dial(worker->control.zctx, worker->loop, msg->pair.endpoint, curve ? key : NULL,
+                     &handler, &pairing->link, &err) != BT_OK)
         refuse(pairing, err.message);
 }
 

@@ -64,14 +64,7 @@ static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
     bt_pairing *pairing = bt_pairings_at(&daemon->pairings, peer);
     if (pairing->peer == NULL) return;
     uint64_t now_ns = bt_loop_now_ns();
-    uint8_t sealed[BT_SEAL_BYTES_MAX];
-    size_t bytes;
-    bt_err err;
-    bt_status status = bt_seal_write(&pairing->seal, msg, sealed, sizeof(sealed), &bytes, &err);
-    if (status == BT_OK) status = bt_xfer_send(pairing->peer, sealed, bytes, &err);
-    if (status < BT_OK)
-        bt_log_warning(NULL, "%s to %s was not sent: %s", bt_msg_name(msg->kind), pairing->name,
-                       err.message);
+    bt_worker_send_peer(pairing->peer, &pairing->seal, pairing->name, msg);
     trace_peer_message(daemon, msg, now_ns);
 }
 

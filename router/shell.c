@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/metrics.h"
 #include "common/base/parse.h"
+#include "common/daemon/control.h"
 #include "common/daemon/listen.h"
 #include "common/daemon/notify.h"
 #include "common/daemon/process.h"
@@ -24,9 +25,7 @@
 struct bt_router {
     const bt_router_options *options;
     const bt_reload *reload;
-    bt_zkeypair keys;
-    bt_zap_table *table;
-    bt_zctx *zctx;
+    bt_control control;
     bt_loop *loop;
     bt_model *model;
     bt_tokenizer *tokenizer;
@@ -39,7 +38,7 @@ struct bt_router {
     bt_completions completions;
     bt_request_context context;
     bt_loop_timer *deadline, *drain, *status;
-    uint64_t armed_ns, drain_end_ns;
+    uint64_t drain_end_ns;
     bool draining;
     bool any_lost,
         lost[BT_DAEMONS_MAX]; /* a message could not be sent: the core hears of it later */
@@ -77,22 +76,12 @@ static void settle_lost(bt_router *router)
 static void arm(bt_router *router)
 {
     settle_lost(router);
-    uint64_t deadline = bt_router_core_next_deadline(router->core);
-    if (deadline == router->armed_ns) return;
-    router->armed_ns = deadline;
-    if (deadline == UINT64_MAX) {
-        bt_loop_timer_stop(router->deadline);
-        return;
-    }
-    uint64_t now = bt_loop_now_ns();
-    bt_loop_timer_set(router->deadline, deadline > now ? (deadline - now + 999999) / 1000000 : 0,
-                      0);
+    bt_loop_timer_at(router->deadline, bt_router_core_next_deadline(router->core));
 }
 
 static void on_deadline(void *arg)
 {
     bt_router *router = arg;
-    router->armed_ns = UINT64_MAX;
     bt_router_core_tick(router->core, bt_loop_now_ns());
     arm(router);
 }
@@ -165,7 +154,7 @@ static bool check_hello(const bt_router *router, uint32_t index, bt_msg *msg)
     bt_hello *hello = &msg->hello;
     const char *name = bt_link_server_name(router->server, index);
     bt_role role = bt_link_server_role(router->server, index);
-    if (router->table == NULL) return true;
+    if (router->control.table == NULL) return true;
     if (role != hello->role) {
         bt_log_error(NULL, "%s says it is of role %d, its key says %d", name, hello->role, role);
         return false;
@@ -580,8 +569,8 @@ static bt_status open_sockets(bt_router *router, bt_err *err)
 {
     const bt_router_options *o = router->options;
     bt_link_server_handler control = {.arg = router, .on_message = on_daemon_message};
-    bt_status status = bt_link_server_open(router->zctx, router->loop, o->control_listen, &control,
-                                           &router->server, err);
+    bt_status status = bt_link_server_open(router->control.zctx, router->loop, o->control_listen,
+                                           &control, &router->server, err);
     if (status != BT_OK) return status;
     bt_listen listen;
     status = bt_listen_parse(o->http_listen, &listen, err);
@@ -613,19 +602,6 @@ static bt_status open_timers(bt_router *router, bt_err *err)
     return bt_loop_signals_open(router->loop, on_stop, on_reload, router, err);
 }
 
-static bt_status open_control(bt_router *router, bt_err *err)
-{
-    const bt_router_options *o = router->options;
-    bt_status status = BT_OK;
-    bool keys = o->key_file[0] != '\0';
-    if (keys) status = bt_zkeypair_load(o->key_file, &router->keys, err);
-    if (status == BT_OK && o->keys_file[0] != '\0')
-        status = bt_zap_table_load(o->keys_file, &router->table, err);
-    if (status == BT_OK)
-        status = bt_zctx_create(keys ? &router->keys : NULL, router->table, &router->zctx, err);
-    return status;
-}
-
 bt_status bt_router_create(const bt_router_options *options, const bt_reload *reload,
                            bt_router **ret_router, bt_err *err)
 {
@@ -634,14 +610,14 @@ bt_status bt_router_create(const bt_router_options *options, const bt_reload *re
     *ret_router = router;
     router->options = options;
     router->reload = reload;
-    router->armed_ns = UINT64_MAX;
     bt_log_config log = {.name = options->name,
                          .level = bt_log_level_at(options->log_level),
                          .style = BT_LOG_AUTO,
                          .fd = STDERR_FILENO};
     bt_log_start(&log);
     bt_status status = bt_crypto_start(err);
-    if (status == BT_OK) status = open_control(router, err);
+    if (status == BT_OK)
+        status = bt_control_open(&router->control, options->key_file, options->keys_file, err);
     if (status == BT_OK) status = open_model(router, err);
     if (status == BT_OK) status = bt_loop_create(&router->loop, err);
     if (status == BT_OK) status = open_metrics(router, err);
@@ -685,8 +661,7 @@ void bt_router_destroy(bt_router *router)
     bt_loop_timer_close(router->drain);
     bt_loop_timer_close(router->status);
     bt_loop_destroy(router->loop);
-    bt_zctx_destroy(router->zctx);
-    bt_zap_table_destroy(router->table);
+    bt_control_close(&router->control);
     bt_tokenizer_close(router->tokenizer);
     bt_model_close(router->model);
     bt_json_finish(&router->completions.json);

@@ -36,22 +36,12 @@ void bt_worker_trace(bt_worker *worker, const bt_request_id *request, const char
 
 void bt_worker_arm(bt_worker *worker)
 {
-    uint64_t deadline = worker->ops->next_deadline(worker->shell);
-    if (deadline == worker->armed_ns) return;
-    worker->armed_ns = deadline;
-    if (deadline == UINT64_MAX) {
-        bt_loop_timer_stop(worker->deadline);
-        return;
-    }
-    uint64_t now = bt_loop_now_ns();
-    uint64_t wait_ms = deadline > now ? (deadline - now + 999999) / 1000000 : 0;
-    bt_loop_timer_set(worker->deadline, wait_ms, 0);
+    bt_loop_timer_at(worker->deadline, worker->ops->next_deadline(worker->shell));
 }
 
 static void on_deadline(void *arg)
 {
     bt_worker *worker = arg;
-    worker->armed_ns = UINT64_MAX;
     worker->ops->on_tick(worker->shell);
     bt_worker_arm(worker);
 }
@@ -188,6 +178,19 @@ static bt_status fill_hello(bt_worker *worker, bt_err *err)
     return bt_model_weights_digest(worker->model, &hello->weights_digest, err);
 }
 
+void bt_worker_send_peer(bt_xfer_peer *peer, const bt_seal *seal, const char *name,
+                         const bt_msg *msg)
+{
+    uint8_t sealed[BT_SEAL_BYTES_MAX];
+    size_t bytes;
+    bt_err err;
+    bt_status status = bt_seal_write(seal, msg, sealed, sizeof(sealed), &bytes, &err);
+    if (status == BT_OK) status = bt_xfer_send(peer, sealed, bytes, &err);
+    if (status < BT_OK)
+        bt_log_warning(NULL, "%s to %s was not sent: %s", bt_msg_name(msg->kind), name,
+                       err.message);
+}
+
 /* ---- the router ---- */
 
 void bt_worker_send_router(bt_worker *worker, const bt_msg *msg)
@@ -245,19 +248,6 @@ static void on_router_link(void *arg, bt_zlink link)
         bt_log_warning(NULL, "the connection to the router at %s is down", worker->options->router);
     worker->welcomed = false; /* a router that comes back must hear who we are */
     if (link == BT_ZLINK_UP) say_hello(worker);
-}
-
-static bt_status open_control(bt_worker *worker, bt_err *err)
-{
-    const bt_worker_options *o = worker->options;
-    bt_status status = BT_OK;
-    bool keys = o->key_file[0] != '\0';
-    if (keys) status = bt_zkeypair_load(o->key_file, &worker->keys, err);
-    if (status == BT_OK && o->keys_file[0] != '\0')
-        status = bt_zap_table_load(o->keys_file, &worker->table, err);
-    if (status == BT_OK)
-        status = bt_zctx_create(keys ? &worker->keys : NULL, worker->table, &worker->zctx, err);
-    return status;
 }
 
 /* ---- /metrics and /health ---- */
@@ -373,7 +363,6 @@ bt_status bt_worker_open(bt_worker *worker, const bt_worker_options *options, bt
     worker->role = role;
     worker->ops = ops;
     worker->shell = shell;
-    worker->armed_ns = UINT64_MAX;
     bt_log_config log = {.name = options->name,
                          .level = bt_log_level_at(options->log_level),
                          .style = BT_LOG_AUTO,
@@ -385,7 +374,8 @@ bt_status bt_worker_open(bt_worker *worker, const bt_worker_options *options, bt
             return BT_FAIL(err, BT_ERR_OS, "trace file %s cannot be opened", options->trace_file);
     }
     bt_status status = bt_crypto_start(err);
-    if (status == BT_OK) status = open_control(worker, err);
+    if (status == BT_OK)
+        status = bt_control_open(&worker->control, options->key_file, options->keys_file, err);
     if (status == BT_OK) status = bt_loop_create(&worker->loop, err);
     if (status == BT_OK) status = open_timers(worker, err);
     if (status == BT_OK) status = open_engine(worker, err);
@@ -400,7 +390,7 @@ bt_status bt_worker_run(bt_worker *worker, bt_err *err)
     const bt_worker_options *o = worker->options;
     bt_link_handler handler = {
         .arg = worker, .on_message = on_router_message, .on_link = on_router_link};
-    bt_status status = bt_link_dial(worker->zctx, worker->loop, o->router,
+    bt_status status = bt_link_dial(worker->control.zctx, worker->loop, o->router,
                                     o->router_key[0] != '\0' ? o->router_key : NULL, &handler,
                                     &worker->router, err);
     if (status != BT_OK) return status;
@@ -430,8 +420,7 @@ void bt_worker_close(bt_worker *worker)
     bt_loop_timer_close(worker->drain);
     bt_loop_destroy(worker->loop);
     bt_xfer_destroy(worker->xfer);
-    bt_zctx_destroy(worker->zctx);
-    bt_zap_table_destroy(worker->table);
+    bt_control_close(&worker->control);
     bt_model_close(worker->model);
     bt_metrics_destroy(worker->metrics);
     free(worker->metrics_text);

@@ -11,15 +11,15 @@
 #define BT_COMMON_DAEMON_WORKER_H
 
 #include "common/base/metrics.h"
+#include "common/daemon/control.h"
 #include "common/daemon/options.h"
 #include "common/daemon/process.h"
 #include "common/daemon/reload.h"
 #include "common/engine/engine.h"
-#include "common/loop/zsock.h"
 #include "common/net/http_server.h"
 #include "common/net/link.h"
 #include "common/xfer/xfer.h"
-#include "proto/msg.h"
+#include "proto/seal.h"
 
 #include <stdio.h>
 
@@ -46,9 +46,7 @@ typedef struct {
     void *shell;
 
     bt_loop *loop;
-    bt_zap_table *table;
-    bt_zctx *zctx;
-    bt_zkeypair keys;
+    bt_control control;
     bt_link *router;
     bt_model *model;
     bt_engine *engine;
@@ -56,7 +54,6 @@ typedef struct {
     bt_xfer *xfer;
     bt_loop_source *xfer_source;
     bt_loop_timer *heartbeat, *deadline, *drain;
-    uint64_t armed_ns; /* deadline the timer is set to */
     bt_metrics *metrics;
     bt_http_server *http;
     char *metrics_text;
@@ -79,6 +76,9 @@ void bt_worker_close(bt_worker *worker);
 void bt_worker_arm(bt_worker *worker);
 
 void bt_worker_send_router(bt_worker *worker, const bt_msg *msg);
+/* Seals and sends; what cannot be sent is logged, and the leases and timers of the cores make up for it. */
+void bt_worker_send_peer(bt_xfer_peer *peer, const bt_seal *seal, const char *name,
+                         const bt_msg *msg);
 
 /* One JSON line of trace_file: what happened to a request when, in ns of the monotonic clock. */
 void bt_worker_trace(bt_worker *worker, const bt_request_id *request, const char *fmt, ...)

@@ -20,6 +20,7 @@ struct bt_loop_timer {
     uv_timer_t uv;
     bt_loop_fn fn;
     void *arg;
+    uint64_t deadline_ns; /* of timer_at; UINT64_MAX = none */
 };
 
 struct bt_loop_wake {
@@ -110,6 +111,7 @@ static void free_timer(uv_handle_t *handle)
 static void fire_timer(uv_timer_t *uv)
 {
     bt_loop_timer *timer = uv->data;
+    timer->deadline_ns = UINT64_MAX;
     timer->fn(timer->arg);
 }
 
@@ -129,6 +131,7 @@ bt_status bt_loop_timer_open(bt_loop *loop, uint64_t first_ms, uint64_t period_m
 
 void bt_loop_timer_set(bt_loop_timer *timer, uint64_t first_ms, uint64_t period_ms)
 {
+    timer->deadline_ns = UINT64_MAX;
     int rc = uv_timer_start(&timer->uv, fire_timer, first_ms, period_ms);
     assert(rc == 0);
     (void)rc;
@@ -136,7 +139,21 @@ void bt_loop_timer_set(bt_loop_timer *timer, uint64_t first_ms, uint64_t period_
 
 void bt_loop_timer_stop(bt_loop_timer *timer)
 {
+    timer->deadline_ns = UINT64_MAX;
     uv_timer_stop(&timer->uv);
+}
+
+void bt_loop_timer_at(bt_loop_timer *timer, uint64_t deadline_ns)
+{
+    if (deadline_ns == timer->deadline_ns) return;
+    if (deadline_ns == UINT64_MAX) {
+        bt_loop_timer_stop(timer);
+        return;
+    }
+    uint64_t now_ns = bt_loop_now_ns();
+    bt_loop_timer_set(timer, deadline_ns > now_ns ? (deadline_ns - now_ns + 999999) / 1000000 : 0,
+                      0);
+    timer->deadline_ns = deadline_ns;
 }
 
 void bt_loop_timer_close(bt_loop_timer *timer)

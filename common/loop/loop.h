@@ -51,6 +51,9 @@ bt_status bt_loop_timer_open(bt_loop *loop, uint64_t first_ms, uint64_t period_m
 void bt_loop_timer_set(bt_loop_timer *timer, uint64_t first_ms, uint64_t period_ms);
 /* No more calls until the next set. */
 void bt_loop_timer_stop(bt_loop_timer *timer);
+/* Once, at that time of bt_loop_now_ns, not before and up to a millisecond later; UINT64_MAX = never. Cheap to call again
+ * with the same deadline, as after every event of a core. */
+void bt_loop_timer_at(bt_loop_timer *timer, uint64_t deadline_ns);
 void bt_loop_timer_close(bt_loop_timer *timer);
 
 /* fn runs on the loop's thread after bt_loop_wake_send from any thread. Several sends may become
