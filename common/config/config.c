@@ -304,18 +304,63 @@ static void dump_key(const bt_config_key *key, const void *config, FILE *out)
     }
 }
 
+/* Keys of a section need not stand together: its first one brings them all. */
+static bool first_of_section(const bt_config_table *table, uint32_t key)
+{
+    for (uint32_t i = 0; i < key; i++)
+        if (strcmp(table->keys[i].section, table->keys[key].section) == 0) return false;
+    return true;
+}
+
 void bt_config_dump(const bt_config_table *table, const void *config, FILE *out)
 {
     for (uint32_t i = 0; i < table->key_count; i++) {
         const char *section = table->keys[i].section;
-        bool first = true;
-        for (uint32_t j = 0; j < i; j++) first &= strcmp(table->keys[j].section, section) != 0;
-        if (!first) continue;
+        if (!first_of_section(table, i)) continue;
         fprintf(out, "%s[%s]\n", i > 0 ? "\n" : "", section);
         for (uint32_t j = i; j < table->key_count; j++) {
             if (strcmp(table->keys[j].section, section) == 0)
                 dump_key(&table->keys[j], config, out);
         }
+    }
+}
+
+/* A bar would end the cell of a Markdown table. */
+static void put_cell(const char *text, FILE *out)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '|') fputc('\\', out);
+        fputc(*text, out);
+    }
+}
+
+static void put_row(const bt_config_key *key, FILE *out)
+{
+    char kind[256];
+    fprintf(out, "| `%s` | ", key->name);
+    put_cell(bt_config_value_kind(key, kind, sizeof(kind)), out);
+    fputs(" | ", out);
+    if (key->default_text == NULL) {
+        fputs("required", out);
+    } else if (key->default_text[0] == '\0') {
+        fputs("empty", out);
+    } else {
+        fprintf(out, "`%s`", key->default_text);
+    }
+    fputs(" | ", out);
+    put_cell(key->doc, out);
+    fputs(key->reloadable ? " Taken over on reload. |\n" : " |\n", out);
+}
+
+void bt_config_reference(const bt_config_table *table, FILE *out)
+{
+    for (uint32_t i = 0; i < table->key_count; i++) {
+        const char *section = table->keys[i].section;
+        if (!first_of_section(table, i)) continue;
+        fprintf(out, "\n## [%s]\n| key | value | default | meaning |\n|---|---|---|---|\n",
+                section);
+        for (uint32_t j = i; j < table->key_count; j++)
+            if (strcmp(table->keys[j].section, section) == 0) put_row(&table->keys[j], out);
     }
 }
 

@@ -106,6 +106,9 @@ bt_status bt_config_check_reload(const bt_config_table *table, const void *prese
  * is the reference: the defaults, required keys commented out. */
 void bt_config_dump(const bt_config_table *table, const void *config, FILE *out);
 
+/* Every key as a row of a Markdown table, a table for each section: name, kind, default, meaning. */
+void bt_config_reference(const bt_config_table *table, FILE *out);
+
 /* The value of one key as it would stand in a file, cut to capacity. Returns ret_text. */
 const char *bt_config_value_text(const bt_config_key *key, const void *config, char *ret_text,
                                  size_t capacity);

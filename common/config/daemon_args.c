@@ -8,7 +8,7 @@
 #define FLAGS_MAX 16u
 #define FLAG_BYTES_MAX 128u
 
-typedef enum { DO_RUN, DO_CHECK, DO_DUMP, DO_HELP, DO_VERSION, DO_COMPLAIN } action;
+typedef enum { DO_RUN, DO_CHECK, DO_DUMP, DO_REFERENCE, DO_HELP, DO_VERSION, DO_COMPLAIN } action;
 
 typedef struct {
     action action;
@@ -21,13 +21,14 @@ typedef struct {
     const char *about;     /* the argument it is about, or NULL */
 } command_line;
 
-enum { OPT_CONFIG = 1, OPT_SET, OPT_CHECK, OPT_DUMP, OPT_HELP, OPT_VERSION };
+enum { OPT_CONFIG = 1, OPT_SET, OPT_CHECK, OPT_DUMP, OPT_REFERENCE, OPT_HELP, OPT_VERSION };
 
 static const struct option options[] = {
     {"config", required_argument, NULL, OPT_CONFIG},
     {"set", required_argument, NULL, OPT_SET},
     {"check-config", no_argument, NULL, OPT_CHECK},
     {"dump-config", no_argument, NULL, OPT_DUMP},
+    {"config-reference", no_argument, NULL, OPT_REFERENCE},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {0},
@@ -87,6 +88,7 @@ static void read_command_line(int argc, char **argv, const bt_config_table *tabl
             break;
         case OPT_CHECK: line->action = DO_CHECK; break;
         case OPT_DUMP: line->action = DO_DUMP; break;
+        case OPT_REFERENCE: line->action = DO_REFERENCE; return;
         case OPT_HELP: line->action = DO_HELP; return;
         case OPT_VERSION: line->action = DO_VERSION; return;
         case ':': complain(line, "a value is missing after", argv[at]); return;
@@ -121,6 +123,7 @@ static void print_help(const bt_daemon_spec *spec)
            "  --check-config           say whether the configuration is right, and exit\n"
            "  --dump-config            print the configuration in effect with the documentation\n"
            "                           of every key, and exit; it is a valid config file\n"
+           "  --config-reference       print every key as a Markdown table, and exit\n"
            "  --help                   print this\n"
            "  --version                print the version\n\n" BT_EXIT_CODES_HELP
            "\nconfiguration:\n\n",
@@ -142,6 +145,10 @@ bool bt_daemon_args(int argc, char **argv, const bt_daemon_spec *spec, void *ret
     switch (line.action) {
     case DO_HELP:
         print_help(spec);
+        *ret_exit_code = flush_stdout();
+        return false;
+    case DO_REFERENCE:
+        bt_config_reference(spec->table, stdout);
         *ret_exit_code = flush_stdout();
         return false;
     case DO_VERSION:

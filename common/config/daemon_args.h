@@ -5,6 +5,7 @@
  *     --KEY                    of a BOOL key, hyphens for underscores: --set SECTION.KEY=yes
  *     --check-config           say whether the configuration is right, and exit
  *     --dump-config            print the configuration in effect, with its documentation, and exit
+ *     --config-reference       print every key as a Markdown table, and exit
  *     --help, --version
  *
  *     int main(int argc, char **argv)

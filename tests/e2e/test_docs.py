@@ -1,5 +1,6 @@
 """What the documents say is so: paths exist, metrics are named as they are exported, example configurations are right."""
 
+import os
 import re
 import subprocess
 
@@ -42,6 +43,12 @@ def test_metrics_are_documented(shared_fleet):
     exported = {re.sub(r"_(bucket|sum|count)$", "", key.split("{")[0]) for key in shared_fleet.metrics()}
     assert exported - documented_metrics() == set()
     assert documented_metrics() - exported == set()
+
+
+def test_configuration_reference_is_up_to_date():
+    done = subprocess.run([ROOT / "ops" / "reference", "--check"], env={**os.environ, "BATON_BUILD": str(BIN.parent)},
+                          capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_dump_commands_print_a_configuration():

@@ -346,16 +346,50 @@ static void test_secrets(void **state)
 
 /* ---- dump and reload ---- */
 
-/* The dump of config; valid until the next call. */
-static const char *dump(const void *config)
+static char printed[16 * 1024];
+
+static FILE *print_begin(void)
 {
-    static char text[16 * 1024];
-    FILE *out = fmemopen(text, sizeof(text), "w");
+    FILE *out = fmemopen(printed, sizeof(printed), "w");
     assert_non_null(out);
-    bt_config_dump(&table, config, out);
+    return out;
+}
+
+/* What was printed; valid until the next print_begin. */
+static const char *print_end(FILE *out)
+{
     assert_false(ferror(out));
     fclose(out);
-    return text;
+    return printed;
+}
+
+static const char *dump(const void *config)
+{
+    FILE *out = print_begin();
+    bt_config_dump(&table, config, out);
+    return print_end(out);
+}
+
+static void test_markdown_reference(void **state)
+{
+    (void)state;
+    const bt_config_key few[] = {
+        {"b", "share", BT_CONFIG_DOUBLE, BT_CONFIG_FIELD(test_config, share), .default_text = "0.5",
+         .max_double = 1, .reloadable = true, .doc = "a|b."},
+        {"a", "model", BT_CONFIG_PATH, BT_CONFIG_FIELD(test_config, model), .doc = "Model."},
+        {"b", "name", BT_CONFIG_STRING, BT_CONFIG_FIELD(test_config, name), .default_text = "",
+         .doc = "Name."},
+    };
+    const bt_config_table some = {few, 3, sizeof(test_config), NULL};
+    FILE *out = print_begin();
+    bt_config_reference(&some, out);
+    assert_string_equal(
+        print_end(out),
+        "\n## [b]\n| key | value | default | meaning |\n|---|---|---|---|\n"
+        "| `share` | decimal number, 0 to 1 | `0.5` | a\\|b. Taken over on reload. |\n"
+        "| `name` | text | empty | Name. |\n"
+        "\n## [a]\n| key | value | default | meaning |\n|---|---|---|---|\n"
+        "| `model` | path | required | Model. |\n");
 }
 
 static void test_dump_is_read_back(void **state)
@@ -505,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_secrets),
         cmocka_unit_test(test_dump_is_read_back),
         cmocka_unit_test(test_reference),
+        cmocka_unit_test(test_markdown_reference),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_a_bad_default_is_a_bug),
         cmocka_unit_test(test_command_line),
