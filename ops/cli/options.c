@@ -39,9 +39,15 @@ static bool read_value(const bt_option *option, const char *text)
     double number;
     uint32_t word;
     bt_dtype dtype;
+    bt_option_texts *texts;
     switch (option->kind) {
     case BT_OPTION_FLAG: return false;
     case BT_OPTION_TEXT: *(const char **)option->value = text; return true;
+    case BT_OPTION_TEXTS:
+        texts = option->value;
+        if (texts->count == BT_OPTION_TEXTS_MAX) return false;
+        texts->items[texts->count++] = text;
+        return true;
     case BT_OPTION_U32:
         if (bt_parse_u32(text, UINT32_MAX, &word, NULL) != BT_OK || !in_range(option, word))
             return false;

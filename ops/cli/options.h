@@ -1,5 +1,6 @@
 /* options.h - the command line of a `baton` command as a table: every option is a row, everything
- * else is an error. "--name value" and "--name=value"; the last one given counts.
+ * else is an error. "--name value" and "--name=value"; the last one given counts, but for
+ * TEXTS.
  *
  * The kind says what value points to and how its text is read (common/base/parse.h): */
 #ifndef BT_OPS_CLI_OPTIONS_H
@@ -10,11 +11,19 @@
 typedef enum {
     BT_OPTION_FLAG,  /* bool, set to true; takes no value */
     BT_OPTION_TEXT,  /* const char * into argv */
+    BT_OPTION_TEXTS, /* bt_option_texts: may be given more than once */
     BT_OPTION_U32,   /* uint32_t in [min, max] */
     BT_OPTION_U64,   /* uint64_t, any */
     BT_OPTION_FLOAT, /* float in [min, max] */
     BT_OPTION_KV,    /* bt_dtype of a KV pool or the wire: f32, bf16, fp8, int8 */
 } bt_option_kind;
+
+#define BT_OPTION_TEXTS_MAX 64u
+
+typedef struct {
+    const char *items[BT_OPTION_TEXTS_MAX]; /* into argv, in their order */
+    unsigned count;
+} bt_option_texts;
 
 typedef struct {
     const char *name; /* with its dashes */
