@@ -66,15 +66,30 @@ static uint32_t lower(const bt_added *added, uint32_t lo, uint32_t hi, uint32_t 
     return lo;
 }
 
-static const bt_added_token *longest_at(const bt_added *added, const char *text, size_t bytes,
-                                        uint64_t *steps)
+/* The longest token here, and whether it is to be passed over. */
+typedef struct {
+    const bt_added_token *token;
+    bool pass;
+} sighting;
+
+static sighting longest_at(const bt_added *added, const bt_added_text *t, size_t at,
+                           uint64_t *steps)
 {
+    const char *text = t->text + at;
     uint32_t lo = added->first[(uint8_t)text[0]], hi = added->first[(uint8_t)text[0] + 1u];
-    const bt_added_token *longest = NULL;
+    sighting longest = {NULL, false};
+    bool some_marked = false, all_marked = true;
     for (uint32_t depth = 1; lo < hi; depth++) {
         (*steps)++;
-        for (; lo < hi && added->tokens[lo].bytes == depth; lo++) longest = &added->tokens[lo];
-        if (depth == bytes) break;
+        bool marked = t->marks != NULL && t->marks[at + depth - 1] != 0;
+        some_marked = some_marked || marked;
+        all_marked = all_marked && marked;
+        for (; lo < hi && added->tokens[lo].bytes == depth; lo++) {
+            const bt_added_token *token = &added->tokens[lo];
+            bool pass = token->special && (!t->special || all_marked);
+            if (!token->special || pass || !some_marked) longest = (sighting){token, pass};
+        }
+        if (at + depth == t->bytes) break;
         uint32_t byte = (uint8_t)text[depth];
         lo = lower(added, lo, hi, depth, byte);
         hi = lower(added, lo, hi, depth, byte + 1);
@@ -106,22 +121,23 @@ static size_t spaces_before(const char *text, size_t from, size_t at)
     return at;
 }
 
-bt_added_match bt_added_find(const bt_added *added, const char *text, size_t bytes, size_t from,
-                             bool special, uint64_t *steps)
+bt_added_match bt_added_find(const bt_added *added, const bt_added_text *text, size_t from,
+                             uint64_t *steps)
 {
-    bt_added_match none = {bytes, bytes, NULL};
+    bt_added_match none = {text->bytes, text->bytes, NULL};
     if (added->count == 0) return none;
-    for (size_t at = from; at < bytes;) {
-        const bt_added_token *token = longest_at(added, text + at, bytes - at, steps);
+    for (size_t at = from; at < text->bytes;) {
+        sighting found = longest_at(added, text, at, steps);
+        const bt_added_token *token = found.token;
         (*steps)++;
         if (token == NULL) {
             at++;
-        } else if (token->special && !special) {
+        } else if (found.pass) {
             at += token->bytes;
         } else {
             bt_added_match match = {at, at + token->bytes, token};
-            if (token->takes_left) match.begin = spaces_before(text, from, at);
-            if (token->takes_right) match.end = spaces_after(text, bytes, match.end);
+            if (token->takes_left) match.begin = spaces_before(text->text, from, at);
+            if (token->takes_right) match.end = spaces_after(text->text, text->bytes, match.end);
             return match;
         }
     }

@@ -38,8 +38,17 @@ typedef struct {
     const bt_added_token *token; /* NULL: no match, begin = end = bytes of the text */
 } bt_added_match;
 
-/* The first match at or after from; special tokens are passed over unless special is set. */
-bt_added_match bt_added_find(const bt_added *added, const char *text, size_t bytes, size_t from,
-                             bool special, uint64_t *steps);
+/* What is searched. */
+typedef struct {
+    const char *text;
+    const uint8_t *marks; /* of each byte, 1: no special token here; NULL: all 0 */
+    size_t bytes;
+    bool special; /* special tokens are found where they are not marked */
+} bt_added_text;
+
+/* The first match at or after from. A special token that is not to be found is passed over as a
+ * whole; one that is marked in part is as if it were not in the file. */
+bt_added_match bt_added_find(const bt_added *added, const bt_added_text *text, size_t from,
+                             uint64_t *steps);
 
 #endif

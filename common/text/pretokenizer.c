@@ -137,7 +137,7 @@ static bt_status cut_byte_level(const step_t *step, bt_span span, const route *n
     bt_status status = BT_OK;
     for (size_t at = 0, end; at < span.bytes && status == BT_OK; at = end) {
         end = gpt2_word_end(&s, at);
-        bt_span word = {span.text + at, end - at, span.first && at == 0};
+        bt_span word = {.text = span.text + at, .bytes = end - at, .first = span.first && at == 0};
         status = run_from(next, word, err);
     }
     next->sink->steps += s.steps;
@@ -152,7 +152,8 @@ static bt_status run_byte_level(const step_t *step, bt_span span, const route *n
     size_t bytes;
     bt_status status = rewrite(span, " ", NULL, &text, &bytes, err);
     if (status != BT_OK) return status;
-    status = cut_byte_level(step, (bt_span){text, bytes, span.first}, next, err);
+    status = cut_byte_level(step, (bt_span){.text = text, .bytes = bytes, .first = span.first},
+                            next, err);
     free(text);
     return status;
 }
@@ -202,7 +203,7 @@ static bt_status cut_metaspace(const step_t *step, bt_span span, const route *ne
         const char *mark =
             memmem(span.text + from, span.bytes - from, step->replacement, mark_bytes);
         size_t end = mark != NULL ? (size_t)(mark - span.text) : span.bytes;
-        bt_span word = {span.text + at, end - at, span.first && at == 0};
+        bt_span word = {.text = span.text + at, .bytes = end - at, .first = span.first && at == 0};
         bt_status status = run_from(next, word, err);
         if (status != BT_OK) return status;
         next->sink->steps += end - at;
@@ -223,7 +224,8 @@ static bt_status run_metaspace(const step_t *step, bt_span span, const route *ne
     bt_status status = rewrite(span, wanted && !marked ? step->replacement : "", step->replacement,
                                &text, &bytes, err);
     if (status != BT_OK) return status;
-    status = cut_metaspace(step, (bt_span){text, bytes, span.first}, next, err);
+    status = cut_metaspace(step, (bt_span){.text = text, .bytes = bytes, .first = span.first}, next,
+                           err);
     free(text);
     return status;
 }

@@ -30,7 +30,8 @@ typedef struct {
 typedef struct {
     const char *text;
     size_t bytes;
-    bool first; /* begins where the whole text begins */
+    bool first;           /* begins where the whole text begins */
+    const uint8_t *marks; /* for added.h, of each byte; NULL: none */
 } bt_span;
 
 /* Who gets the words, in order. steps counts the characters looked at. */

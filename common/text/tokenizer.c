@@ -75,7 +75,8 @@ static bt_status enter_pattern(bt_tokenizer *tok, bt_added_token token, bool nor
 {
     if (!normalized) return bt_added_add(&tok->raw, token, err);
     bt_text text = {0};
-    bt_status status = bt_normalizer_run(&tok->normalizer, token.pattern, token.bytes, &text, err);
+    bt_status status =
+        bt_normalizer_run(&tok->normalizer, token.pattern, NULL, token.bytes, &text, err);
     if (status != BT_OK) return status;
     token.pattern = text.data;
     token.bytes = (uint32_t)text.bytes;
@@ -360,14 +361,14 @@ typedef bt_status (*encode_fn)(encoding *e, bt_span span, bt_err *err);
 static bt_status encode_between(encoding *e, const bt_added *added, bt_span span, encode_fn rest,
                                 bt_err *err)
 {
+    bt_added_text text = {span.text, span.marks, span.bytes, (e->flags & BT_ENCODE_SPECIAL) != 0};
     size_t at = 0;
     while (at < span.bytes) {
-        bt_added_match match =
-            bt_added_find(added, span.text, span.bytes, at, (e->flags & BT_ENCODE_SPECIAL) != 0,
-                          &e->tokens->steps);
+        bt_added_match match = bt_added_find(added, &text, at, &e->tokens->steps);
         bt_status status = BT_OK;
         if (match.begin > at) {
-            bt_span plain = {span.text + at, match.begin - at, span.first && at == 0};
+            bt_span plain = {span.text + at, match.begin - at, span.first && at == 0,
+                             span.marks != NULL ? span.marks + at : NULL};
             status = rest(e, plain, err);
         }
         if (status == BT_OK && match.token != NULL)
@@ -387,10 +388,12 @@ static bt_status encode_raw(encoding *e, bt_span span, bt_err *err)
 {
     if (e->tok->normalizer.count == 0) return encode_normalized(e, span, err);
     bt_text text = {0};
-    bt_status status = bt_normalizer_run(&e->tok->normalizer, span.text, span.bytes, &text, err);
+    bt_status status =
+        bt_normalizer_run(&e->tok->normalizer, span.text, span.marks, span.bytes, &text, err);
     if (status != BT_OK) return status;
     e->tokens->steps += span.bytes;
-    status = encode_normalized(e, (bt_span){text.data, text.bytes, span.first}, err);
+    bt_span normalized = {text.data, text.bytes, span.first, text.marks};
+    status = encode_normalized(e, normalized, err);
     bt_text_release(&text);
     return status;
 }
@@ -402,8 +405,33 @@ static bt_status add_ids(bt_tokens *tokens, const uint32_t *ids, uint32_t count,
     return status;
 }
 
-bt_status bt_tokenizer_encode(const bt_tokenizer *tok, const char *text, size_t bytes,
-                              uint32_t flags, bt_tokens *tokens, bt_err *err)
+/* A mark for each byte of the text: 1 in the ranges. NULL if there is none to set. */
+static bt_status make_marks(const bt_text_range *plain, size_t count, size_t bytes,
+                            uint8_t **ret_marks, bt_err *err)
+{
+    *ret_marks = NULL;
+    size_t marked = 0, at = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (plain[i].first < at || plain[i].end < plain[i].first || plain[i].end > bytes)
+            return BT_FAIL(err, BT_ERR_ARGUMENT,
+                           "plain range %zu, bytes %zu to %zu, is out of order or beyond the "
+                           "text's %zu bytes",
+                           i, plain[i].first, plain[i].end, bytes);
+        at = plain[i].end;
+        marked += plain[i].end - plain[i].first;
+    }
+    if (marked == 0) return BT_OK;
+    uint8_t *marks = calloc(bytes, 1);
+    if (marks == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
+    for (size_t i = 0; i < count; i++)
+        memset(marks + plain[i].first, 1, plain[i].end - plain[i].first);
+    *ret_marks = marks;
+    return BT_OK;
+}
+
+bt_status bt_tokenizer_encode_marked(const bt_tokenizer *tok, const char *text, size_t bytes,
+                                     const bt_text_range *plain, size_t plain_count, uint32_t flags,
+                                     bt_tokens *tokens, bt_err *err)
 {
     tokens->count = 0;
     tokens->steps = 0;
@@ -412,15 +440,25 @@ bt_status bt_tokenizer_encode(const bt_tokenizer *tok, const char *text, size_t 
                        BT_TEXT_BYTES_MAX);
     if (!bt_utf8_valid(text, bytes))
         return BT_FAIL(err, BT_ERR_ARGUMENT, "the text is not valid UTF-8");
+    uint8_t *marks;
+    bt_status status = make_marks(plain, plain_count, bytes, &marks, err);
+    if (status != BT_OK) return status;
     encoding e = {tok, tokens, flags};
     const bt_postprocessor *around = &tok->postprocessor;
     bool bare = (flags & BT_ENCODE_BARE) != 0;
-    bt_status status = BT_OK;
     if (!bare) status = add_ids(tokens, around->before, around->before_count, err);
     if (status == BT_OK)
-        status = encode_between(&e, &tok->raw, (bt_span){text, bytes, true}, encode_raw, err);
+        status =
+            encode_between(&e, &tok->raw, (bt_span){text, bytes, true, marks}, encode_raw, err);
     if (status == BT_OK && !bare) status = add_ids(tokens, around->after, around->after_count, err);
+    free(marks);
     return status;
+}
+
+bt_status bt_tokenizer_encode(const bt_tokenizer *tok, const char *text, size_t bytes,
+                              uint32_t flags, bt_tokens *tokens, bt_err *err)
+{
+    return bt_tokenizer_encode_marked(tok, text, bytes, NULL, 0, flags, tokens, err);
 }
 
 /* ---- looking up ---- */

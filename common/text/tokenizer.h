@@ -12,7 +12,13 @@
  *         text.
  * SPECIAL Special tokens spelled out in the text stay text, unless the caller vouches for the text
  *         with BT_ENCODE_SPECIAL. Added tokens that the file does not call special are ordinary
- *         vocabulary and always found, as in Hugging Face. */
+ *         vocabulary and always found, as in Hugging Face.
+ * PLAIN   A text that is vouched for but for some parts (a rendered chat: the template's words are
+ *         the operator's, a message's are the user's) names those parts as ranges. A special token
+ *         that has a byte in one is no token there; else the text is encoded as one, so words and
+ *         merges cross the borders. Ranges that cover all of the text make BT_ENCODE_SPECIAL
+ *         without effect. White space that a special token swallows (lstrip, rstrip) may lie in a
+ *         range. */
 #ifndef BT_COMMON_TEXT_TOKENIZER_H
 #define BT_COMMON_TEXT_TOKENIZER_H
 
@@ -46,8 +52,20 @@ bt_status bt_tokenizer_parse(const char *json, size_t bytes, const char *label,
                              bt_tokenizer **ret_tokenizer, bt_err *err);
 void bt_tokenizer_close(bt_tokenizer *tokenizer);
 
-/* Fills tokens->ids. Errors: ERR_ARGUMENT (text is not UTF-8), ERR_LIMIT (more than capacity
- * tokens, or text above BT_TEXT_BYTES_MAX), ERR_NO_MEMORY. */
+/* Bytes first … end - 1 of a text. */
+typedef struct {
+    size_t first, end;
+} bt_text_range;
+
+/* Fills tokens->ids. plain lists the ranges of the text in which no special token is found; they
+ * are in order and disjoint, and may be empty. Errors: ERR_ARGUMENT (text is not UTF-8, ranges are
+ * out of order or beyond the text), ERR_LIMIT (more than capacity tokens, or text above
+ * BT_TEXT_BYTES_MAX), ERR_NO_MEMORY. */
+bt_status bt_tokenizer_encode_marked(const bt_tokenizer *tokenizer, const char *text, size_t bytes,
+                                     const bt_text_range *plain, size_t plain_count, uint32_t flags,
+                                     bt_tokens *tokens, bt_err *err);
+
+/* The same without ranges. */
 bt_status bt_tokenizer_encode(const bt_tokenizer *tokenizer, const char *text, size_t bytes,
                               uint32_t flags, bt_tokens *tokens, bt_err *err);
 

@@ -10,13 +10,31 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-static void encode_and_decode(const bt_tokenizer *tokenizer, const char *text, size_t bytes,
-                              uint32_t flags)
+static bool encode(const bt_tokenizer *tokenizer, const char *text, size_t bytes,
+                   bt_text_range plain, uint32_t flags, bt_tokens *tokens)
 {
-    static uint32_t ids[IDS_MAX];
-    bt_tokens tokens = {.ids = ids, .capacity = IDS_MAX};
+    static uint32_t ids[2][IDS_MAX];
+    static int turn;
+    turn = !turn;
+    *tokens = (bt_tokens){.ids = ids[turn], .capacity = IDS_MAX};
     bt_err err;
-    if (bt_tokenizer_encode(tokenizer, text, bytes, flags, &tokens, &err) != BT_OK) return;
+    return bt_tokenizer_encode_marked(tokenizer, text, bytes, &plain, 1, flags, tokens, &err) ==
+           BT_OK;
+}
+
+static void encode_and_decode(const bt_tokenizer *tokenizer, const char *text, size_t bytes,
+                              bt_text_range plain, uint32_t flags)
+{
+    bt_tokens tokens, same;
+    if (!encode(tokenizer, text, bytes, plain, flags, &tokens)) return;
+    const uint32_t *ids = tokens.ids;
+    /* All of it plain is what no special tokens gives. */
+    if (plain.first == 0 && plain.end == bytes) {
+        assert(encode(tokenizer, text, bytes, (bt_text_range){0, 0}, flags & ~BT_ENCODE_SPECIAL,
+                      &same));
+        assert(same.count == tokens.count &&
+               memcmp(same.ids, ids, same.count * sizeof(ids[0])) == 0);
+    }
     bt_detok detok;
     char out[BT_DETOK_BYTES_MAX];
     bt_detok_init(&detok, tokenizer, BT_DETOK_SPECIAL);
@@ -40,8 +58,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     }
     const char *text = nul != NULL ? nul + 1 : "a b";
     size_t text_bytes = nul != NULL ? bytes - first - 1 : 3;
-    encode_and_decode(tokenizer, text, text_bytes, 0);
-    encode_and_decode(tokenizer, text, text_bytes, BT_ENCODE_SPECIAL | BT_ENCODE_BARE);
+    const bt_text_range ranges[] = {{0, 0}, {0, text_bytes}, {text_bytes / 3, text_bytes / 2}};
+    encode_and_decode(tokenizer, text, text_bytes, ranges[0], 0);
+    for (int i = 0; i < 3; i++)
+        encode_and_decode(tokenizer, text, text_bytes, ranges[i],
+                          BT_ENCODE_SPECIAL | BT_ENCODE_BARE);
     bt_tokenizer_close(tokenizer);
     return 0;
 }

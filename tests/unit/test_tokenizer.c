@@ -41,19 +41,38 @@ static bt_tokenizer *make(const char *json)
     return tokenizer;
 }
 
-static void assert_ids(const bt_tokenizer *tokenizer, const char *text, uint32_t flags,
-                       const char *expected)
+/* The text is marked plain up to each '}' from the '{' before it, which are no part of it. */
+static void assert_ids_marked(const bt_tokenizer *tokenizer, const char *marked, uint32_t flags,
+                              const char *expected)
 {
     uint32_t ids[IDS_MAX];
-    char got[8 * IDS_MAX] = "";
-    size_t at = 0;
+    char got[8 * IDS_MAX] = "", text[1024];
+    bt_text_range plain[16] = {0};
+    size_t at = 0, bytes = 0, ranges = 0;
+    for (; *marked != '\0'; marked++) {
+        assert_true(bytes + 1 < sizeof(text) && ranges < 16);
+        if (*marked == '{')
+            plain[ranges].first = bytes;
+        else if (*marked == '}')
+            plain[ranges++].end = bytes;
+        else
+            text[bytes++] = *marked;
+    }
+    text[bytes] = '\0';
     bt_tokens tokens = {.ids = ids, .capacity = IDS_MAX};
     bt_err err;
-    if (bt_tokenizer_encode(tokenizer, text, strlen(text), flags, &tokens, &err) != BT_OK)
+    if (bt_tokenizer_encode_marked(tokenizer, text, bytes, plain, ranges, flags, &tokens, &err) !=
+        BT_OK)
         fail_msg("'%s': %s", text, err.message);
     for (size_t i = 0; i < tokens.count; i++)
         at += (size_t)sprintf(got + at, "%s%u", i > 0 ? " " : "", ids[i]);
     if (strcmp(got, expected) != 0) fail_msg("'%s' is [%s], not [%s]", text, got, expected);
+}
+
+static void assert_ids(const bt_tokenizer *tokenizer, const char *text, uint32_t flags,
+                       const char *expected)
+{
+    assert_ids_marked(tokenizer, text, flags, expected);
 }
 
 static void test_merges_go_by_rank_then_place(void **state)
@@ -133,6 +152,86 @@ static void test_special_tokens_in_text(void **state)
     bt_tokenizer_close(tokenizer);
 }
 
+/* Special tokens of which a byte is the user's are text; all else crosses the borders. */
+static void test_special_tokens_in_plain_ranges(void **state)
+{
+    (void)state;
+    const char *added = "\"added_tokens\":["
+                        "{\"id\":6,\"content\":\"<s>\",\"special\":true,\"normalized\":false},"
+                        "{\"id\":7,\"content\":\"<s>b\",\"special\":true,\"normalized\":false},"
+                        "{\"id\":8,\"content\":\"b<s>\",\"special\":true,\"normalized\":false},"
+                        "{\"id\":9,\"content\":\"bb\",\"special\":false,\"normalized\":false},"
+                        "{\"id\":10,\"content\":\"<r>\",\"special\":true,\"rstrip\":true,"
+                        "\"normalized\":false}],";
+    static const char *const cases[][2] = {
+        {"<s>a{<s>}<s>", "6 0 5 5 5 6"},
+        {"a{b}a", "3"},           /* merges across two borders */
+        {"<s>{}a{}<s>", "6 0 6"}, /* empty ranges mark nothing */
+        {"<s{>}", "5 5 5"},       /* completed by the user: text */
+        {"{<}s>", "5 5 5"},
+        {"<{s}>", "5 5 5"},
+        {"<{}s>", "6"},
+        {"<s>{b}", "6 1"}, /* the longer token is the user's doing: the shorter stands */
+        {"<s>b", "7"},
+        {"{b}<s>", "1 6"}, /* … at the other side too */
+        {"{b}<s>{b}", "1 6 1"},
+        {"{b<s>}", "1 5 5 5"},
+        {"{bb}", "9"}, /* not special: vocabulary, whoever wrote it */
+        {"b{b}", "9"},
+        {"<r>{  a}", "10 0"}, /* swallows the user's white space, as anyone's */
+        {"{<r>}  a", "5 5 5 4 4 0"},
+    };
+    bt_tokenizer *tokenizer = make(file_of(VOCAB_AB, MERGES_AB, "\"unk_token\":\"<u>\",", added));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_ids_marked(tokenizer, cases[i][0], BT_ENCODE_SPECIAL, cases[i][1]);
+    assert_ids_marked(tokenizer, "<s>a{<s>}<s>", 0, "5 5 5 0 5 5 5 5 5 5");
+    bt_tokenizer_close(tokenizer);
+}
+
+/* Special tokens that are looked for in normalized text: the ranges follow it there. */
+static void test_plain_ranges_through_a_normalizer(void **state)
+{
+    (void)state;
+    const char *others =
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
+        "\"b\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"ab\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"yy\"},\"content\":\"<s>\"}]},"
+        "\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"special\":true}],";
+    const char *vocab = VOCAB_AB ",\"b<s>\":7";
+    bt_tokenizer *tokenizer = make(file_of(vocab, MERGES_AB, "\"unk_token\":\"<u>\",", others));
+    /* The token's own spelling is normalized too: b<s>. */
+    assert_ids_marked(tokenizer, "<s>", BT_ENCODE_SPECIAL, "6");
+    assert_ids_marked(tokenizer, "{<s>}", BT_ENCODE_SPECIAL, "1 5 5 5");
+    assert_ids_marked(tokenizer, "xx<s>", BT_ENCODE_SPECIAL, "1 3 6");
+    assert_ids_marked(tokenizer, "xx{<s>}x<s>", BT_ENCODE_SPECIAL, "1 2 2 5 5 5 0 6");
+    assert_ids_marked(tokenizer, "x{x}<s>", BT_ENCODE_SPECIAL, "1 2 2 5 5 5");
+    assert_ids_marked(tokenizer, "byy", BT_ENCODE_SPECIAL, "1 6");
+    assert_ids_marked(tokenizer, "by{y}", BT_ENCODE_SPECIAL, "1 1 5 5 5");
+    bt_tokenizer_close(tokenizer);
+}
+
+static void test_ranges_that_are_refused(void **state)
+{
+    (void)state;
+    static const bt_text_range cases[][2] = {
+        {{0, 1}, {0, 2}}, {{1, 2}, {1, 3}}, {{2, 1}, {2, 3}}, {{0, 1}, {3, 5}}, {{5, 5}, {5, 5}},
+    };
+    bt_tokenizer *tokenizer = make(file_of(VOCAB_AB, "", "", ""));
+    uint32_t ids[4];
+    bt_tokens tokens = {.ids = ids, .capacity = 4};
+    bt_err err;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(
+            bt_tokenizer_encode_marked(tokenizer, "abab", 4, cases[i], 2, 0, &tokens, &err),
+            BT_ERR_ARGUMENT);
+        assert_non_null(strstr(err.message, "range"));
+    }
+    const bt_text_range whole[2] = {{0, 4}, {4, 4}};
+    assert_int_equal(bt_tokenizer_encode_marked(tokenizer, "abab", 4, whole, 2, 0, &tokens, &err),
+                     BT_OK);
+    bt_tokenizer_close(tokenizer);
+}
+
 static void test_template(void **state)
 {
     (void)state;
@@ -187,7 +286,9 @@ static void assert_words(const char *stage, const char *text, const char *expect
     bt_word_sink sink = {collect, &got, 0};
     assert_int_equal(bt_pretokenizer_read(json, &pretokenizer, NULL), BT_OK);
     assert_int_equal(
-        bt_pretokenizer_run(&pretokenizer, (bt_span){text, strlen(text), true}, &sink, NULL),
+        bt_pretokenizer_run(&pretokenizer,
+                            (bt_span){.text = text, .bytes = strlen(text), .first = true}, &sink,
+                            NULL),
         BT_OK);
     if (strcmp(got.text, expected) != 0)
         fail_msg("'%s' is cut '%s', not '%s'", text, got.text, expected);
@@ -615,6 +716,9 @@ int main(void)
         cmocka_unit_test(test_unknown_characters),
         cmocka_unit_test(test_ignore_merges),
         cmocka_unit_test(test_special_tokens_in_text),
+        cmocka_unit_test(test_special_tokens_in_plain_ranges),
+        cmocka_unit_test(test_plain_ranges_through_a_normalizer),
+        cmocka_unit_test(test_ranges_that_are_refused),
         cmocka_unit_test(test_template),
         cmocka_unit_test(test_normalizers),
         cmocka_unit_test(test_the_gpt2_pattern),
