@@ -2,62 +2,19 @@
 
 #include "common/base/crypto.h"
 #include "common/base/log.h"
-#include "common/base/metrics.h"
 #include "common/base/parse.h"
-#include "common/daemon/control.h"
 #include "common/daemon/listen.h"
 #include "common/daemon/notify.h"
-#include "common/daemon/process.h"
-#include "common/net/link.h"
-#include "common/weights/model.h"
-#include "router/completion.h"
+#include "router/shell_state.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define METRICS_SERIES_MAX 64u
 #define DRAIN_POLL_MS 20u
 #define FLUSH_NS 200000000u /* after the drain, for the last bytes to leave */
 #define STATUS_POLL_MS 20u
-
-struct bt_router {
-    const bt_router_options *options;
-    const bt_reload *reload;
-    bt_control control;
-    bt_loop *loop;
-    bt_model *model;
-    bt_tokenizer *tokenizer;
-    char model_name[BT_NAME_BYTES_MAX];
-    bt_sha256 fingerprint; /* of our model folder: what the daemons must have too */
-    void *core_memory;
-    bt_router_core *core;
-    bt_link_server *server;
-    bt_http_server *http;
-    bt_completions completions;
-    bt_request_context context;
-    bt_loop_timer *deadline, *drain, *status;
-    uint64_t drain_end_ns;
-    bool draining;
-    bool any_lost,
-        lost[BT_DAEMONS_MAX]; /* a message could not be sent: the core hears of it later */
-    char status_text[768];    /* the last notification */
-    bt_process_watch *watches[BT_DAEMONS_MAX];
-    struct watch_arg {
-        bt_router *router;
-        uint32_t daemon;
-        uint64_t incarnation;
-    } watch_args[BT_DAEMONS_MAX];
-
-    bt_metrics *metrics;
-    char *metrics_text;
-    bt_gauge *in_flight, *pairs_ready, *pairs_refused, *daemons[2];
-    bt_counter *accepted, *finished, *cancelled, *failed, *refused, *retries, *tokens, *stale,
-        *duplicates, *malformed;
-    bt_counter *prompt_tokens;
-    bt_histogram *ttft, *itl, *e2e;
-};
 
 /* Not from within the core's own calls, which is where sends fail. Losing one may show the next. */
 static void settle_lost(bt_router *router)
@@ -73,7 +30,7 @@ static void settle_lost(bt_router *router)
 }
 
 /* After everything that calls the core. */
-static void arm(bt_router *router)
+void bt_router_arm(bt_router *router)
 {
     settle_lost(router);
     bt_loop_timer_at(router->deadline, bt_router_core_next_deadline(router->core));
@@ -83,7 +40,7 @@ static void on_deadline(void *arg)
 {
     bt_router *router = arg;
     bt_router_core_tick(router->core, bt_loop_now_ns());
-    arm(router);
+    bt_router_arm(router);
 }
 
 /* ---- what the core asks for ---- */
@@ -118,7 +75,7 @@ static void io_ended(void *ctx, uint64_t user, const bt_router_end *end)
 
 static void on_death(void *arg)
 {
-    struct watch_arg *watch = arg;
+    bt_router_watch *watch = arg;
     bt_router *router = watch->router;
     const bt_router_daemon *daemon = bt_router_core_daemon(router->core, watch->daemon);
     bt_process_watch_close(router->watches[watch->daemon]);
@@ -126,16 +83,16 @@ static void on_death(void *arg)
     if (daemon == NULL || !daemon->up || daemon->hello.incarnation != watch->incarnation) return;
     bt_log_warning(NULL, "%s (process %u) is dead", daemon->hello.name, daemon->hello.process_pid);
     bt_router_core_daemon_lost(router->core, watch->daemon, bt_loop_now_ns());
-    arm(router);
+    bt_router_arm(router);
 }
 
 static void watch_daemon(bt_router *router, uint32_t index, const bt_hello *hello)
 {
-    struct watch_arg *arg = &router->watch_args[index];
+    bt_router_watch *arg = &router->watch_args[index];
     if (router->watches[index] != NULL && arg->incarnation == hello->incarnation) return;
     bt_process_watch_close(router->watches[index]);
     router->watches[index] = NULL;
-    *arg = (struct watch_arg){.router = router, .daemon = index, .incarnation = hello->incarnation};
+    *arg = (bt_router_watch){.router = router, .daemon = index, .incarnation = hello->incarnation};
     bt_process process = {
         .host = hello->process_host, .start = hello->process_start, .pid = hello->process_pid};
     bt_err err;
@@ -201,44 +158,16 @@ static void on_daemon_message(void *arg, uint32_t index, const bt_msg *msg)
         msg = &named;
     }
     bt_router_core_message(router->core, index, msg, bt_loop_now_ns());
-    arm(router);
+    bt_router_arm(router);
 }
 
 /* ---- what we tell who started us ---- */
 
-typedef struct {
-    uint32_t ready, refused;
-    char refusal[BT_REASON_BYTES_MAX + 2 * BT_NAME_BYTES_MAX + 8];
-} pair_counts;
-
-static void count_pairs(const bt_router *router, pair_counts *ret_counts)
-{
-    *ret_counts = (pair_counts){0};
-    for (uint32_t p = 0; p < BT_DAEMONS_MAX; p++) {
-        const bt_router_daemon *prefill = bt_router_core_daemon(router->core, p);
-        if (prefill == NULL || !prefill->up || prefill->hello.role != BT_ROLE_PREFILL) continue;
-        for (uint32_t d = 0; d < BT_DAEMONS_MAX; d++) {
-            const bt_router_daemon *decode = bt_router_core_daemon(router->core, d);
-            if (decode == NULL || !decode->up || decode->hello.role != BT_ROLE_DECODE) continue;
-            const bt_router_pair *pair = bt_router_core_pair(router->core, p, d);
-            if (pair == NULL) continue;
-            ret_counts->ready += pair->state == BT_PAIR_READY;
-            if (pair->state != BT_PAIR_REFUSED) continue;
-            ret_counts->refused++;
-            /* What daemons say must not become a line of its own in a notification. */
-            char text[sizeof(ret_counts->refusal)];
-            snprintf(text, sizeof(text), "%s and %s: %s", prefill->hello.name, decode->hello.name,
-                     pair->reason);
-            bt_escape(text, strlen(text), ret_counts->refusal, sizeof(ret_counts->refusal));
-        }
-    }
-}
-
 static void on_status(void *arg)
 {
     bt_router *router = arg;
-    pair_counts pairs;
-    count_pairs(router, &pairs);
+    bt_pair_counts pairs;
+    bt_router_count_pairs(router->core, &pairs);
     char text[sizeof(router->status_text)];
     snprintf(text, sizeof(text),
              "STATUS=%u pairs ready, %u "
@@ -249,162 +178,7 @@ static void on_status(void *arg)
     bt_notify("%s", text);
 }
 
-/* ---- HTTP ---- */
-
-static void reply_json(bt_http_exchange *exchange, int status, const bt_json_out *json)
-{
-    bt_http_reply(exchange, status, "application/json", NULL, json->data, json->bytes);
-}
-
-static void write_model(const bt_router *router, bt_json_out *json)
-{
-    bt_json_begin(json, '{');
-    bt_json_key(json, "id");
-    bt_json_text(json, router->model_name);
-    bt_json_key(json, "object");
-    bt_json_text(json, "model");
-    bt_json_key(json, "created");
-    bt_json_u64(json, 0);
-    bt_json_key(json, "owned_by");
-    bt_json_text(json, "baton");
-    bt_json_key(json, "max_model_len");
-    bt_json_u64(json, router->context.context_tokens_max);
-    bt_json_end(json, '}');
-}
-
-static void serve_models(bt_router *router, bt_http_exchange *exchange)
-{
-    bt_json_out *json = &router->completions.json;
-    bt_json_reset(json);
-    bt_json_begin(json, '{');
-    bt_json_key(json, "object");
-    bt_json_text(json, "list");
-    bt_json_key(json, "data");
-    bt_json_begin(json, '[');
-    write_model(router, json);
-    bt_json_end(json, ']');
-    bt_json_end(json, '}');
-    reply_json(exchange, 200, json);
-}
-
-static void serve_health(bt_router *router, bt_http_exchange *exchange)
-{
-    bool serving = bt_router_core_serving(router->core) && !router->draining;
-    const char *text = serving ? "{\"status\": \"ok\"}"
-                               : "{\"status\": \"no prefill and decode daemons are paired\"}";
-    bt_http_reply(exchange, serving ? 200 : 503, "application/json",
-                  serving ? NULL : "Retry-After: 1\r\n", text, strlen(text));
-}
-
-static void update_metrics(bt_router *router)
-{
-    bt_router_stats stats;
-    bt_router_core_stats(router->core, &stats);
-    pair_counts pairs;
-    count_pairs(router, &pairs);
-    uint32_t up[2] = {0, 0};
-    for (uint32_t i = 0; i < BT_DAEMONS_MAX; i++) {
-        const bt_router_daemon *daemon = bt_router_core_daemon(router->core, i);
-        if (daemon != NULL && daemon->up) up[daemon->hello.role == BT_ROLE_DECODE]++;
-    }
-    bt_gauge_set(router->daemons[0], up[0]);
-    bt_gauge_set(router->daemons[1], up[1]);
-    bt_gauge_set(router->in_flight, stats.requests);
-    bt_gauge_set(router->pairs_ready, pairs.ready);
-    bt_gauge_set(router->pairs_refused, pairs.refused);
-    bt_counter_set(router->accepted, stats.accepted_total);
-    bt_counter_set(router->finished, stats.finished_total);
-    bt_counter_set(router->cancelled, stats.cancelled_total);
-    bt_counter_set(router->failed, stats.failed_total);
-    bt_counter_set(router->refused, stats.refused_total);
-    bt_counter_set(router->retries, stats.retries_total);
-    bt_counter_set(router->tokens, stats.tokens_total);
-    bt_counter_set(router->stale, stats.stale_total);
-    bt_counter_set(router->duplicates, stats.duplicate_tokens_total);
-    bt_counter_set(router->malformed, bt_link_server_malformed_total(router->server));
-}
-
-static void serve_metrics(bt_router *router, bt_http_exchange *exchange)
-{
-    update_metrics(router);
-    size_t bytes = 0;
-    bt_err err;
-    if (bt_metrics_write(router->metrics, router->metrics_text,
-                         bt_metrics_text_bytes_max(router->metrics), &bytes, &err) == BT_OK)
-        bt_http_reply(exchange, 200, BT_METRICS_CONTENT_TYPE, NULL, router->metrics_text, bytes);
-    else
-        bt_http_reply(exchange, 500, "text/plain", NULL, err.message, strlen(err.message));
-}
-
-static void serve_completions(bt_router *router, bt_http_exchange *exchange,
-                              const bt_http_request *http)
-{
-    bt_completion_request request;
-    bt_api_error error;
-    if (router->draining) {
-        error = (bt_api_error){.http_status = 503,
-                               .type = "server_error",
-                               .code = "draining",
-                               .message = "shutting down"};
-        bt_api_error_reply(exchange, &router->completions.json, &error);
-    } else if (!bt_completion_request_parse(&router->context, http->body, http->body_bytes,
-                                            &request, &error)) {
-        bt_api_error_reply(exchange, &router->completions.json, &error);
-    } else {
-        bt_completion_start(&router->completions, exchange, router->tokenizer, &request);
-        arm(router);
-    }
-}
-
-/* 404, or 405 with the method that the path allows. */
-static void reply_error(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http,
-                        const char *allow)
-{
-    bt_api_error error = {
-        .http_status = allow != NULL ? 405 : 404, .allow = allow, .type = "invalid_request_error"};
-    char path[128], method[32];
-    bt_escape(http->head->path.data, http->head->path.bytes, path, sizeof(path));
-    bt_escape(http->head->method.data, http->head->method.bytes, method, sizeof(method));
-    snprintf(error.message, sizeof(error.message),
-             allow != NULL ? "%s is not allowed on %s" : "there is no %s %s", method, path);
-    bt_api_error_reply(exchange, &router->completions.json, &error);
-}
-
-static bool is_model_path(const bt_router *router, const bt_http_request *http)
-{
-    static const char prefix[] = "/v1/models/";
-    size_t length = sizeof(prefix) - 1, name = strlen(router->model_name);
-    return http->head->path.bytes == length + name &&
-           memcmp(http->head->path.data, prefix, length) == 0 &&
-           memcmp(http->head->path.data + length, router->model_name, name) == 0;
-}
-
-static void on_http(void *arg, bt_http_exchange *exchange, const bt_http_request *http)
-{
-    bt_router *router = arg;
-    bool get = bt_text_is(http->head->method, "GET"), post = bt_text_is(http->head->method, "POST");
-    bool completions = bt_text_is(http->head->path, "/v1/completions");
-    bool models = bt_text_is(http->head->path, "/v1/models"), model = is_model_path(router, http);
-    bool health = bt_text_is(http->head->path, "/health"),
-         metrics = bt_text_is(http->head->path, "/metrics");
-    if (!completions && !models && !model && !health && !metrics)
-        reply_error(router, exchange, http, NULL);
-    else if (completions ? !post : !get)
-        reply_error(router, exchange, http, completions ? "POST" : "GET");
-    else if (completions)
-        serve_completions(router, exchange, http);
-    else if (models)
-        serve_models(router, exchange);
-    else if (health)
-        serve_health(router, exchange);
-    else if (metrics)
-        serve_metrics(router, exchange);
-    else {
-        bt_json_reset(&router->completions.json);
-        write_model(router, &router->completions.json);
-        reply_json(exchange, 200, &router->completions.json);
-    }
-}
+/* ---- clients ---- */
 
 static void on_http_gone(void *arg, bt_http_exchange *exchange)
 {
@@ -412,7 +186,7 @@ static void on_http_gone(void *arg, bt_http_exchange *exchange)
     bt_completion *job = bt_http_exchange_user(exchange);
     if (job == NULL) return;
     bt_completion_gone(job);
-    arm(router);
+    bt_router_arm(router);
 }
 
 static void on_http_writable(void *arg, bt_http_exchange *exchange)
@@ -422,65 +196,25 @@ static void on_http_writable(void *arg, bt_http_exchange *exchange)
     if (job != NULL) bt_completion_writable(job);
 }
 
-/* ---- metrics ---- */
+/* ---- latencies ---- */
 
 static void on_first_token(void *arg, uint64_t since_ns)
 {
-    bt_histogram_observe(((bt_router *)arg)->ttft, (double)since_ns / 1e9);
+    bt_histogram_observe(((bt_router *)arg)->series.ttft, (double)since_ns / 1e9);
 }
 
 static void on_next_token(void *arg, uint64_t since_ns)
 {
-    bt_histogram_observe(((bt_router *)arg)->itl, (double)since_ns / 1e9);
+    bt_histogram_observe(((bt_router *)arg)->series.itl, (double)since_ns / 1e9);
 }
 
 static void on_end(void *arg, const bt_router_end *end, uint64_t since_ns)
 {
     bt_router *router = arg;
-    bt_counter_add(router->prompt_tokens, end->prompt_tokens);
+    bt_counter_add(router->series.prompt_tokens, end->prompt_tokens);
     if (end->reason == BT_FINISH_STOP || end->reason == BT_FINISH_LENGTH)
-        bt_histogram_observe(router->e2e, (double)since_ns / 1e9);
+        bt_histogram_observe(router->series.e2e, (double)since_ns / 1e9);
     if (end->reason == BT_FINISH_FAILED) bt_log_warning(NULL, "a request failed: %s", end->text);
-}
-
-static bt_status open_metrics(bt_router *router, bt_err *err)
-{
-    bt_status status = bt_metrics_create(METRICS_SERIES_MAX, &router->metrics, err);
-    if (status != BT_OK) return status;
-    bt_metrics *m = router->metrics;
-    const bt_label prefill = {"role", "prefill"}, decode = {"role", "decode"};
-    router->daemons[0] = bt_metrics_gauge(m, "baton_daemons", "Daemons that are up.", &prefill, 1);
-    router->daemons[1] = bt_metrics_gauge(m, "baton_daemons", "Daemons that are up.", &decode, 1);
-    router->in_flight = bt_metrics_gauge(m, "baton_requests_in_flight",
-                                         "Requests accepted and not ended.", NULL, 0);
-    router->pairs_ready =
-        bt_metrics_gauge(m, "baton_pairs_ready", "Pairs that passed their probe.", NULL, 0);
-    router->pairs_refused =
-        bt_metrics_gauge(m, "baton_pairs_refused", "Pairs that were refused.", NULL, 0);
-#define COUNTER(field, name, help)                                                                 \
-    router->field = bt_metrics_counter(m, "baton_" name "_total", help, NULL, 0)
-    COUNTER(accepted, "requests_accepted", "Requests accepted.");
-    COUNTER(finished, "requests_finished", "Requests that finished.");
-    COUNTER(cancelled, "requests_cancelled", "Requests whose client left.");
-    COUNTER(failed, "requests_failed", "Requests that failed.");
-    COUNTER(refused, "requests_refused", "Requests refused at once.");
-    COUNTER(retries, "retries", "Attempts after the first.");
-    COUNTER(tokens, "tokens_committed", "Output tokens committed.");
-    COUNTER(prompt_tokens, "prompt_tokens", "Prompt tokens of ended requests.");
-    COUNTER(stale, "stale_messages", "Messages of attempts that had ended.");
-    COUNTER(duplicates, "duplicate_tokens", "Tokens that had been committed before.");
-    COUNTER(malformed, "malformed_messages", "Control messages that did not decode.");
-#undef COUNTER
-    router->ttft =
-        bt_metrics_histogram(m, "baton_time_to_first_token_seconds",
-                             "From accepted to the first token.", bt_buckets_seconds, NULL, 0);
-    router->itl =
-        bt_metrics_histogram(m, "baton_inter_token_latency_seconds",
-                             "Between two tokens of a request.", bt_buckets_seconds, NULL, 0);
-    router->e2e = bt_metrics_histogram(m, "baton_request_seconds", "From accepted to finished.",
-                                       bt_buckets_seconds, NULL, 0);
-    router->metrics_text = malloc(bt_metrics_text_bytes_max(m));
-    return router->metrics_text != NULL ? BT_OK : BT_FAIL(err, BT_ERR_NO_MEMORY, "metrics text");
 }
 
 /* ---- life ---- */
@@ -582,7 +316,7 @@ static bt_status open_sockets(bt_router *router, bt_err *err)
     config.connections_max = o->connections_max;
     config.body_bytes_max = o->body_bytes_max;
     bt_http_handler handler = {.arg = router,
-                               .on_request = on_http,
+                               .on_request = bt_router_on_http,
                                .on_gone = on_http_gone,
                                .on_writable = on_http_writable};
     return bt_http_server_open(router->loop, &config, &handler, &router->http, err);
@@ -620,7 +354,7 @@ bt_status bt_router_create(const bt_router_options *options, const bt_reload *re
         status = bt_control_open(&router->control, options->key_file, options->keys_file, err);
     if (status == BT_OK) status = open_model(router, err);
     if (status == BT_OK) status = bt_loop_create(&router->loop, err);
-    if (status == BT_OK) status = open_metrics(router, err);
+    if (status == BT_OK) status = bt_router_series_open(&router->series, err);
     if (status == BT_OK) status = create_core(router, err);
     if (status == BT_OK) status = open_timers(router, err);
     if (status == BT_OK) status = open_sockets(router, err);
@@ -646,7 +380,7 @@ bt_status bt_router_run(bt_router *router, bt_err *err)
     bt_notify(
         "READY=1\nX_BATON_URL=http://%s\nX_BATON_CONTROL=%s\nX_BATON_METRICS=http://%s/metrics",
         address, control, address);
-    arm(router);
+    bt_router_arm(router);
     bt_loop_run(router->loop);
     return BT_OK;
 }
@@ -665,8 +399,7 @@ void bt_router_destroy(bt_router *router)
     bt_tokenizer_close(router->tokenizer);
     bt_model_close(router->model);
     bt_json_finish(&router->completions.json);
-    bt_metrics_destroy(router->metrics);
-    free(router->metrics_text);
+    bt_router_series_close(&router->series);
     free(router->core_memory);
     free(router);
 }
