@@ -113,7 +113,7 @@ def scaled(kind, **numbers):
 
 LLAMA3 = scaled("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 YARN = scaled("yarn", factor=4.0, original_max_position_embeddings=32)
-YARN_ALL = scaled("yarn", factor=8.0, original_max_position_embeddings=32, beta_fast=8.0, beta_slow=2.0, mscale=1.2,
+YARN_ALL = scaled("yarn", factor=8.0, original_max_position_embeddings=32, beta_fast=1.0, beta_slow=0.25, mscale=1.2,
                   mscale_all_dim=0.6)
 
 # name -> (options in words, config.json as the hub has it before transformers 5, shards)
