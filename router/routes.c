@@ -2,6 +2,7 @@
  *
  * ADD ONE a handler and a row. A path that ends in "/" stands for every path that begins with it. */
 #include "common/base/parse.h"
+#include "router/fleet.h"
 #include "router/shell_state.h"
 
 #include <stdio.h>
@@ -94,6 +95,24 @@ static void serve_metrics(bt_router *router, bt_http_exchange *exchange,
         bt_http_reply(exchange, 500, "text/plain", NULL, err.message, strlen(err.message));
 }
 
+static void serve_fleet(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http)
+{
+    (void)http;
+    const bt_router_self self = {.name = router->options->name,
+                                 .model = router->model_name,
+                                 .policy = router->options->policy,
+                                 .http = bt_http_server_address(router->http),
+                                 .control = bt_link_server_endpoint(router->server),
+                                 .incarnation = router->incarnation,
+                                 .context_tokens_max = router->context.context_tokens_max,
+                                 .draining = router->draining};
+    bt_json_out json;
+    bt_json_init(&json, BT_ROUTER_FLEET_BYTES_MAX);
+    bt_router_fleet_write(&self, router->core, bt_loop_now_ns(), &json);
+    reply_json(exchange, json.overflow ? 503 : 200, &json); /* overflow: memory is short */
+    bt_json_finish(&json);
+}
+
 /* ---- work ---- */
 
 static void serve_completions(bt_router *router, bt_http_exchange *exchange,
@@ -125,6 +144,7 @@ static const struct {
     {"/v1/completions", "POST", serve_completions},
     {"/v1/models", "GET", serve_models},
     {"/v1/models/", "GET", serve_model},
+    {"/fleet", "GET", serve_fleet},
     {"/health", "GET", serve_health},
     {"/metrics", "GET", serve_metrics},
 };

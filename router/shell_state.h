@@ -3,6 +3,7 @@
  * shell.c      life, daemons, timers, what the core asks for.
  * routes.c     HTTP: which path and method is served by what.
  * series.c     metrics.
+ * fleet.c      daemons and pairs as JSON.
  * completion.c requests from accepted to answered. */
 #ifndef BT_ROUTER_SHELL_STATE_H
 #define BT_ROUTER_SHELL_STATE_H
@@ -30,6 +31,7 @@ struct bt_router {
     bt_tokenizer *tokenizer;
     char model_name[BT_NAME_BYTES_MAX];
     bt_sha256 fingerprint; /* of our model folder: what the daemons must have too */
+    uint64_t incarnation;
     void *core_memory;
     bt_router_core *core;
     bt_link_server *server;

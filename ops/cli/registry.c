@@ -1,5 +1,6 @@
 #include "ops/cli/command.h"
 
+extern const bt_cli_command bt_cli_doctor;
 extern const bt_cli_command bt_cli_generate;
 extern const bt_cli_command bt_cli_keygen;
 extern const bt_cli_command bt_cli_tokenize;
@@ -12,6 +13,7 @@ const bt_cli_command *const bt_cli_commands[] = {
     &bt_cli_tokenize,
     &bt_cli_logits,
     &bt_cli_up,
+    &bt_cli_doctor,
 };
 
 const unsigned bt_cli_command_count = sizeof(bt_cli_commands) / sizeof(bt_cli_commands[0]);

@@ -28,6 +28,13 @@ SANITIZED = b"__asan_init" in (BIN / "baton").read_bytes() or b"__tsan_init" in 
 PATIENCE = ["--set", "router.daemon_timeout=20s"] if SANITIZED else []
 
 
+@pytest.fixture
+def tmp_path():
+    """Short, since messages show the end of a long path only."""
+    with tempfile.TemporaryDirectory(prefix="bt-") as folder:
+        yield pathlib.Path(folder)
+
+
 def run_baton(*args, stdin=None, timeout=120, check=True):
     """Runs `baton ARGS` and returns the finished process (stdout and stderr as text)."""
     done = subprocess.run([str(BIN / "baton"), *map(str, args)], input=stdin, capture_output=True, text=True,

@@ -11,7 +11,6 @@ import signal
 import socket
 import struct
 import subprocess
-import tempfile
 import time
 
 import pytest
@@ -21,13 +20,6 @@ from conftest import BIN, MODEL, run_baton, generate, post, running_fleet
 DAEMONS = {"router": "baton-router", "prefill": "baton-prefilld", "decode": "baton-decoded"}
 ROLES = list(DAEMONS)
 PROMPT = "The king said to his daughter"
-
-
-@pytest.fixture
-def tmp_path():
-    """Short, since messages show the end of a long path only."""
-    with tempfile.TemporaryDirectory(prefix="bt-") as folder:
-        yield pathlib.Path(folder)
 
 
 def run(role, *args, timeout=20):
