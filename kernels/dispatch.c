@@ -11,14 +11,33 @@ static bool supports_avx2(void)
            __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
 }
 
+/* Cascade Lake, Ice Lake, Zen 4 and later. __builtin_cpu_supports asks the operating system too. */
+static bool supports_avx512(void)
+{
+    return supports_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+
 static bool supports_any(void)
 {
     return true;
 }
 
+static const bt_kernels avx512 = {
+    .name = "avx512",
+    .supported = supports_avx512,
+    .linear = &bt_linear_avx512,
+    .matmul = bt_matmul_avx2,
+    .rmsnorm = bt_rmsnorm_avx2,
+    .swiglu = bt_swiglu_avx2,
+    .attention = bt_attention_avx2,
+};
+
 static const bt_kernels avx2 = {
     .name = "avx2",
     .supported = supports_avx2,
+    .linear = &bt_linear_avx2,
     .matmul = bt_matmul_avx2,
     .rmsnorm = bt_rmsnorm_avx2,
     .swiglu = bt_swiglu_avx2,
@@ -28,13 +47,14 @@ static const bt_kernels avx2 = {
 static const bt_kernels ref = {
     .name = "ref",
     .supported = supports_any,
+    .linear = &bt_linear_ref,
     .matmul = bt_matmul_ref,
     .rmsnorm = bt_rmsnorm_ref,
     .swiglu = bt_swiglu_ref,
     .attention = bt_attention_ref,
 };
 
-const bt_kernels *const bt_kernels_rows[] = {&avx2, &ref};
+const bt_kernels *const bt_kernels_rows[] = {&avx512, &avx2, &ref};
 const unsigned bt_kernels_row_count = sizeof(bt_kernels_rows) / sizeof(bt_kernels_rows[0]);
 
 const bt_kernels *bt_kernels_best(void)

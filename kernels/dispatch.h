@@ -7,6 +7,7 @@
 #define BT_KERNELS_DISPATCH_H
 
 #include "kernels/attention/attention.h"
+#include "kernels/linear/linear.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/rmsnorm/rmsnorm.h"
 #include "kernels/swiglu/swiglu.h"
@@ -14,8 +15,9 @@
 #include <stdbool.h>
 
 typedef struct {
-    const char *name;        /* "avx2", "ref" */
+    const char *name;        /* "avx512", "avx2", "ref" */
     bool (*supported)(void); /* by the CPU this runs on */
+    const bt_linear_ops *linear;
     bt_matmul_fn *matmul;
     bt_rmsnorm_fn *rmsnorm;
     bt_swiglu_fn *swiglu;

@@ -5,8 +5,9 @@
  * FLOW    for each layer: norm -> q,k,v -> rope -> append to the pool -> LAYER_DONE -> attention
  *         over the pool -> o -> norm -> gate,up,swiglu -> down. The residual is added by the norm
  *         that follows. The head is computed for the rows that sample only.
- * MEMORY  One arena of activations and one mapping for the pool, both made in create. Weights are
- *         read in place from the checkpoint's mapping, in their own dtype.
+ * MEMORY  One arena of activations, one mapping for the pool and one for the packed matrices, all
+ *         made in create. Matrices keep their dtype (kernels/linear/linear.h); embedding and norms
+ *         are read in place from the checkpoint's mapping.
  * VALUES  Work is cut by columns, rows or (queries, KV head), never along a sum. */
 #include "common/base/arena.h"
 #include "common/engine/arch.h"
@@ -32,6 +33,11 @@
 #define CHUNK_MACS_MIN 65536u
 #define SHARED_MACS_MIN 524288u
 #define CHUNK_ROWS 16u
+/* Elements of x that one chunk packs: about as long as the wake-up it may cost. */
+#define PACK_ELEMENTS_MIN 32768u
+/* Panels of weights that one chunk packs at load. */
+#define PACK_PANELS 16u
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
 #define CHUNKS_PER_THREAD 4u
 
 /* Up to 16 queries of one sequence that go through attention together. */
@@ -39,10 +45,19 @@ typedef struct {
     uint32_t seq, row, position, count;
 } query_block;
 
+/* The matrices of a layer as packed; gate and up share their columns. */
+typedef struct {
+    bt_linear_weights qkv, o, gate, up, down;
+} packed_layer;
+
 typedef struct {
     bt_model_config model;
     bt_engine_config config;
     bt_weights weights;
+    packed_layer *packed; /* [layers] */
+    bt_linear_weights head;
+    uint8_t *panels; /* of all of them */
+    size_t panels_bytes;
     const bt_kernels *kernels;
     bt_team *team;
     bt_kv_view kv;
@@ -56,6 +71,7 @@ typedef struct {
     float *qkv;               /* [rows][q, k, v heads][head_dim] */
     float *attended;          /* [rows][q heads][head_dim] */
     float *gate, *up;         /* [rows][mlp] */
+    void *packed_x;           /* [rows] of the widest x */
     query_block *query_blocks;
     uint32_t *sampled; /* [seqs] sequences that sample */
     float *logits;     /* [seqs][vocab] */
@@ -77,57 +93,75 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 /* --- loops shared by the team --- */
 
 typedef struct {
-    const cpu *self;
-    const bt_matmul *ops; /* of the same x: their columns are taken as one range */
-    uint32_t op_count, columns, chunk_columns;
-} matmul_job;
+    cpu *self;
+    const float *x;
+    uint32_t x_stride, rows, k, tiles, chunk_tiles;
+} pack_job;
 
-static uint32_t chunk_columns(const cpu *self, uint64_t macs_per_column, uint32_t columns)
-{
-    uint64_t macs = macs_per_column * columns, chunks = macs / CHUNK_MACS_MIN;
-    uint64_t chunks_max = (uint64_t)bt_team_threads(self->team) * CHUNKS_PER_THREAD;
-    if (bt_team_threads(self->team) == 1 || macs < SHARED_MACS_MIN) return columns;
-    if (chunks > chunks_max) chunks = chunks_max;
-    uint32_t wanted = (uint32_t)((columns + chunks - 1) / chunks);
-    return (wanted + 7u) & ~7u;
-}
-
-static void matmul_chunk(void *arg, uint32_t chunk, uint32_t worker)
+static void pack_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
     (void)worker;
-    const matmul_job *job = arg;
-    uint32_t first = chunk * job->chunk_columns;
-    uint32_t end = min_u32(first + job->chunk_columns, job->columns);
-    uint32_t base = 0;
-    for (uint32_t i = 0; i < job->op_count && base < end; i++) {
-        const bt_matmul *op = &job->ops[i];
-        uint32_t from = first > base ? first - base : 0, to = min_u32(end - base, op->n);
-        if (from < to) job->self->kernels->matmul(op, from, to);
-        base += op->n;
-    }
+    const pack_job *job = arg;
+    uint32_t first = chunk * job->chunk_tiles;
+    job->self->kernels->linear->pack_x(job->x, job->x_stride, job->rows, job->k, first,
+                                       min_u32(first + job->chunk_tiles, job->tiles),
+                                       job->self->packed_x);
 }
 
-static void matmuls(const cpu *self, const bt_matmul *ops, uint32_t op_count)
+/* Rows of k, side by side, into packed_x: what the next matrices take. */
+static void pack_x(cpu *self, const float *x, uint32_t rows, uint32_t k)
 {
-    matmul_job job = {.self = self, .ops = ops, .op_count = op_count};
-    for (uint32_t i = 0; i < op_count; i++) job.columns += ops[i].n;
-    job.chunk_columns = chunk_columns(self, (uint64_t)ops[0].m * ops[0].k, job.columns);
-    uint32_t chunks = (job.columns + job.chunk_columns - 1) / job.chunk_columns;
-    bt_team_run(self->team, matmul_chunk, &job, chunks);
+    pack_job job = {
+        .self = self, .x = x, .x_stride = k, .rows = rows, .k = k, .tiles = bt_linear_tiles(rows)};
+    uint64_t chunks = (uint64_t)rows * k / PACK_ELEMENTS_MIN + 1;
+    job.chunk_tiles = (uint32_t)((job.tiles + chunks - 1) / chunks);
+    bt_team_run(self->team, pack_chunk, &job, (job.tiles + job.chunk_tiles - 1) / job.chunk_tiles);
 }
 
-static bt_matmul matmul_of(const float *x, uint32_t rows, const bt_tensor *w, float *y,
-                           uint32_t y_stride)
+typedef struct {
+    const cpu *self;
+    bt_linear op;
+    uint32_t panels, chunk_panels;
+} linear_job;
+
+static uint32_t chunk_panels(const cpu *self, uint64_t macs_per_panel, uint32_t rows,
+                             uint32_t panels)
 {
-    return (bt_matmul){.x = x,
-                       .w = w->data,
-                       .y = y,
-                       .w_dtype = w->dtype,
-                       .m = rows,
-                       .n = (uint32_t)w->shape[0],
-                       .k = (uint32_t)w->shape[1],
-                       .x_stride = (uint32_t)w->shape[1],
-                       .y_stride = y_stride};
+    uint64_t macs = macs_per_panel * panels, chunks = macs / CHUNK_MACS_MIN;
+    uint64_t chunks_max = (uint64_t)bt_team_threads(self->team) * CHUNKS_PER_THREAD;
+    if (bt_team_threads(self->team) == 1 || macs < SHARED_MACS_MIN) return panels;
+    if (chunks > chunks_max) chunks = chunks_max;
+    uint32_t wanted = (uint32_t)((panels + chunks - 1) / chunks);
+    uint32_t together = rows <= 3 ? 4 : rows <= 6 ? 2 : 1; /* panels that a tile may span */
+    return (wanted + together - 1) & ~(together - 1);
+}
+
+static void *scratch_of(const cpu *self, uint32_t worker)
+{
+    return self->scratch + worker * self->scratch_bytes;
+}
+
+static void linear_chunk(void *arg, uint32_t chunk, uint32_t worker)
+{
+    const linear_job *job = arg;
+    uint32_t first = chunk * job->chunk_panels;
+    job->self->kernels->linear->run(&job->op, first,
+                                    min_u32(first + job->chunk_panels, job->panels),
+                                    scratch_of(job->self, worker));
+}
+
+/* y = packed_x * w for rows rows. */
+static void linear(const cpu *self, const bt_linear_weights *w, uint32_t rows, float *y)
+{
+    linear_job job = {
+        .self = self,
+        .op = {.w = w, .x = self->packed_x, .y = y, .m = rows, .y_stride = w->n},
+        .panels = bt_linear_panels(w->n),
+    };
+    uint64_t macs_per_panel = (uint64_t)rows * w->k * BT_LINEAR_PANEL;
+    job.chunk_panels = chunk_panels(self, macs_per_panel, rows, job.panels);
+    bt_team_run(self->team, linear_chunk, &job,
+                (job.panels + job.chunk_panels - 1) / job.chunk_panels);
 }
 
 /* fn over the rows of the batch, some at a time; fn gets the chunk. */
@@ -169,17 +203,10 @@ static uint32_t qkv_stride(const cpu *self)
     return (self->model.q_heads + 2 * self->model.kv_heads) * self->model.head_dim;
 }
 
-static void project_qkv(cpu *self, const bt_layer *layer)
+static void project_qkv(cpu *self, uint32_t layer)
 {
-    uint32_t stride = qkv_stride(self), head_dim = self->model.head_dim;
-    float *q = self->qkv, *k = q + (size_t)self->model.q_heads * head_dim;
-    float *v = k + (size_t)self->model.kv_heads * head_dim;
-    const bt_matmul ops[] = {
-        matmul_of(self->y, self->row_count, &layer->tensor[BT_LAYER_Q], q, stride),
-        matmul_of(self->y, self->row_count, &layer->tensor[BT_LAYER_K], k, stride),
-        matmul_of(self->y, self->row_count, &layer->tensor[BT_LAYER_V], v, stride),
-    };
-    matmuls(self, ops, 3);
+    pack_x(self, self->y, self->row_count, self->model.hidden);
+    linear(self, &self->packed[layer].qkv, self->row_count, self->qkv);
 }
 
 /* RoPE and append of a chunk of rows. The query blocks say whose rows they are. */
@@ -221,7 +248,7 @@ static void attention_chunk(void *arg, uint32_t chunk, uint32_t worker)
                              .count = block->count,
                              .q_stride = qkv_stride(self),
                              .o_stride = o_stride};
-    self->kernels->attention(&op, self->scratch + worker * self->scratch_bytes);
+    self->kernels->attention(&op, scratch_of(self, worker));
 }
 
 static void run_attention(cpu *self)
@@ -241,36 +268,41 @@ static void run_attention(cpu *self)
 
 typedef struct {
     const cpu *self;
-    bt_matmul gate, up;
+    bt_linear gate, up;
     bt_swiglu swiglu;
-    uint32_t chunk_columns;
+    uint32_t panels, chunk_panels;
 } mlp_job;
 
 static void gate_up_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
-    (void)worker;
     const mlp_job *job = arg;
-    uint32_t first = chunk * job->chunk_columns;
-    uint32_t end = min_u32(first + job->chunk_columns, job->gate.n);
-    job->self->kernels->matmul(&job->gate, first, end);
-    job->self->kernels->matmul(&job->up, first, end);
-    job->self->kernels->swiglu(&job->swiglu, first, end);
+    const bt_kernels *kernels = job->self->kernels;
+    uint32_t first = chunk * job->chunk_panels;
+    uint32_t end = min_u32(first + job->chunk_panels, job->panels);
+    kernels->linear->run(&job->gate, first, end, scratch_of(job->self, worker));
+    kernels->linear->run(&job->up, first, end, scratch_of(job->self, worker));
+    kernels->swiglu(&job->swiglu, first * BT_LINEAR_PANEL,
+                    min_u32(end * BT_LINEAR_PANEL, job->gate.w->n));
 }
 
-static void mlp(cpu *self, const bt_layer *layer)
+static void mlp(cpu *self, const packed_layer *layer)
 {
     uint32_t rows = self->row_count, width = self->model.mlp;
-    mlp_job job = {.self = self,
-                   .gate =
-                       matmul_of(self->y, rows, &layer->tensor[BT_LAYER_GATE], self->gate, width),
-                   .up = matmul_of(self->y, rows, &layer->tensor[BT_LAYER_UP], self->up, width),
-                   .swiglu = {.gate = self->gate, .up = self->up, .rows = rows, .stride = width},
-                   .chunk_columns = chunk_columns(self, 2ull * rows * self->model.hidden, width)};
+    pack_x(self, self->y, rows, self->model.hidden);
+    mlp_job job = {
+        .self = self,
+        .gate =
+            {.w = &layer->gate, .x = self->packed_x, .y = self->gate, .m = rows, .y_stride = width},
+        .up = {.w = &layer->up, .x = self->packed_x, .y = self->up, .m = rows, .y_stride = width},
+        .swiglu = {.gate = self->gate, .up = self->up, .rows = rows, .stride = width},
+        .panels = bt_linear_panels(width),
+    };
+    uint64_t macs_per_panel = 2ull * rows * self->model.hidden * BT_LINEAR_PANEL;
+    job.chunk_panels = chunk_panels(self, macs_per_panel, rows, job.panels);
     bt_team_run(self->team, gate_up_chunk, &job,
-                (width + job.chunk_columns - 1) / job.chunk_columns);
-    const bt_matmul down =
-        matmul_of(self->gate, rows, &layer->tensor[BT_LAYER_DOWN], self->delta, self->model.hidden);
-    matmuls(self, &down, 1);
+                (job.panels + job.chunk_panels - 1) / job.chunk_panels);
+    pack_x(self, self->gate, rows, width);
+    linear(self, &layer->down, rows, self->delta);
 }
 
 /* Once the last layer's K and V are in the pool, only the rows that sample matter: the others leave
@@ -299,17 +331,17 @@ static void run_layer(cpu *self, uint32_t index, const bt_backend_sink *sink)
     const bt_layer *layer = &self->weights.layers[index];
     self->layer = index;
     norm(self, index > 0 ? self->delta : NULL, &layer->tensor[BT_LAYER_ATTN_NORM]);
-    project_qkv(self, layer);
+    project_qkv(self, index);
     bt_team_run(self->team, append_chunk, self, self->query_block_count);
     sink->layer_done(sink->arg, index);
     if (index + 1 == self->model.layers) keep_sampled_rows(self);
     if (self->row_count == 0) return;
     run_attention(self);
-    const bt_matmul o = matmul_of(self->attended, self->row_count, &layer->tensor[BT_LAYER_O],
-                                  self->delta, self->model.hidden);
-    matmuls(self, &o, 1);
+    const packed_layer *packed = &self->packed[index];
+    pack_x(self, self->attended, self->row_count, packed->o.k);
+    linear(self, &packed->o, self->row_count, self->delta);
     norm(self, self->delta, &layer->tensor[BT_LAYER_MLP_NORM]);
-    mlp(self, layer);
+    mlp(self, packed);
 }
 
 /* --- the head --- */
@@ -320,7 +352,7 @@ static void sample_chunk(void *arg, uint32_t chunk, uint32_t worker)
     const bt_engine_seq *seq = &self->batch->seqs[self->sampled[chunk]];
     const float *logits = self->logits + (size_t)chunk * self->model.vocab;
     if (!bt_sample(logits, self->model.vocab, &seq->sampling, seq->position + seq->token_count,
-                   self->scratch + worker * self->scratch_bytes, &self->tokens[chunk]))
+                   scratch_of(self, worker), &self->tokens[chunk]))
         atomic_store(&self->broken_logits, true);
 }
 
@@ -329,9 +361,8 @@ static bt_status run_head(cpu *self, const bt_backend_sink *sink)
     uint32_t count = self->sampled_count;
     if (count == 0) return BT_OK;
     norm(self, self->delta, &self->weights.norm);
-    const bt_matmul head =
-        matmul_of(self->y, count, &self->weights.head, self->logits, self->model.vocab);
-    matmuls(self, &head, 1);
+    pack_x(self, self->y, count, self->model.hidden);
+    linear(self, &self->head, count, self->logits);
     atomic_store(&self->broken_logits, false);
     bt_team_run(self->team, sample_chunk, self, count);
     if (atomic_load(&self->broken_logits)) return BT_ERR_FORMAT;
@@ -400,6 +431,9 @@ static void carve(cpu *self, bt_arena *arena)
     self->attended = BT_ARENA_NEW(arena, float, rows * m->q_heads * m->head_dim);
     self->gate = BT_ARENA_NEW(arena, float, rows * m->mlp);
     self->up = BT_ARENA_NEW(arena, float, rows * m->mlp);
+    size_t widest = m->hidden > m->mlp ? m->hidden : m->mlp;
+    if (widest < (size_t)m->q_heads * m->head_dim) widest = (size_t)m->q_heads * m->head_dim;
+    self->packed_x = bt_arena_take(arena, rows * widest, sizeof(float));
     self->query_blocks =
         BT_ARENA_NEW(arena, query_block, rows / BT_ATTENTION_QUERIES_MAX + seqs + 1);
     self->sampled = BT_ARENA_NEW(arena, uint32_t, seqs);
@@ -413,7 +447,9 @@ static bt_status take_memory(cpu *self, bt_err *err)
     const bt_model_config *m = &self->model;
     size_t attention = bt_attention_scratch_bytes(m->q_heads / m->kv_heads, m->head_dim);
     size_t sample = bt_sample_scratch_bytes(m->vocab);
-    self->scratch_bytes = ((attention > sample ? attention : sample) + 63) & ~(size_t)63;
+    size_t most = attention > sample ? attention : sample;
+    if (most < BT_LINEAR_SCRATCH_BYTES) most = BT_LINEAR_SCRATCH_BYTES;
+    self->scratch_bytes = (most + 63) & ~(size_t)63;
     bt_arena arena;
     bt_arena_init(&arena, NULL, 0);
     carve(self, &arena);
@@ -444,6 +480,92 @@ static bt_status take_memory(cpu *self, bt_err *err)
     return BT_OK;
 }
 
+/* --- packing the weights --- */
+
+/* One matrix and the tensors whose rows are its columns, side by side. */
+typedef struct {
+    bt_linear_weights *w;
+    const bt_tensor *tensors[3];
+} matrix;
+
+typedef struct {
+    const matrix *matrix;
+    uint8_t *panels;
+} weights_job;
+
+/* Panels [16 chunk, +16) of one matrix. */
+static void pack_weights_chunk(void *arg, uint32_t chunk, uint32_t worker)
+{
+    (void)worker;
+    const weights_job *job = arg;
+    const bt_linear_weights *w = job->matrix->w;
+    uint32_t first = chunk * PACK_PANELS, column = 0;
+    uint32_t end = min_u32(first + PACK_PANELS, bt_linear_panels(w->n));
+    for (int t = 0; t < 3 && job->matrix->tensors[t]; t++) {
+        const bt_tensor *tensor = job->matrix->tensors[t];
+        uint32_t rows = (uint32_t)tensor->shape[0];
+        bt_linear_pack(job->panels, w->dtype, w->k, column, tensor->data, tensor->dtype, rows,
+                       first, end);
+        column += rows;
+    }
+}
+
+/* Shape and dtype of a matrix, and its panels at *at, where the next begin; base of NULL only
+ * measures. Tensors of several dtypes meet in f32. */
+static void take_matrix(cpu *self, const matrix *matrix, uint8_t *base, size_t *at)
+{
+    bt_linear_weights *w = matrix->w;
+    *w = (bt_linear_weights){.dtype = matrix->tensors[0]->dtype,
+                             .k = (uint32_t)matrix->tensors[0]->shape[1]};
+    for (int t = 0; t < 3 && matrix->tensors[t]; t++) {
+        w->n += (uint32_t)matrix->tensors[t]->shape[0];
+        if (matrix->tensors[t]->dtype != w->dtype) w->dtype = BT_DTYPE_F32;
+    }
+    if (base) {
+        weights_job job = {.matrix = matrix, .panels = base + *at};
+        w->panels = job.panels;
+        uint32_t panels = bt_linear_panels(w->n);
+        bt_team_run(self->team, pack_weights_chunk, &job, (panels + PACK_PANELS - 1) / PACK_PANELS);
+    }
+    *at += bt_linear_bytes(w->dtype, w->n, w->k);
+}
+
+/* All matrices, in the order a step reads them. Returns their bytes. */
+static size_t take_matrices(cpu *self, uint8_t *base)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < self->model.layers; i++) {
+        const bt_tensor *t = self->weights.layers[i].tensor;
+        packed_layer *to = &self->packed[i];
+        const matrix matrices[] = {
+            {&to->qkv, {&t[BT_LAYER_Q], &t[BT_LAYER_K], &t[BT_LAYER_V]}},
+            {&to->o, {&t[BT_LAYER_O]}},
+            {&to->gate, {&t[BT_LAYER_GATE]}},
+            {&to->up, {&t[BT_LAYER_UP]}},
+            {&to->down, {&t[BT_LAYER_DOWN]}},
+        };
+        for (int m = 0; m < 5; m++) take_matrix(self, &matrices[m], base, &at);
+    }
+    take_matrix(self, &(matrix){&self->head, {&self->weights.head}}, base, &at);
+    return at;
+}
+
+static bt_status pack_weights(cpu *self, bt_err *err)
+{
+    self->packed = calloc(self->model.layers, sizeof(packed_layer));
+    if (!self->packed)
+        return BT_FAIL(err, BT_ERR_NO_MEMORY, "table of %u layers", self->model.layers);
+    self->panels_bytes = (take_matrices(self, NULL) + HUGE_PAGE_BYTES - 1) & ~(HUGE_PAGE_BYTES - 1);
+    void *panels =
+        mmap(NULL, self->panels_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (panels == MAP_FAILED)
+        return BT_FAIL(err, BT_ERR_NO_MEMORY, "%zu bytes of packed weights", self->panels_bytes);
+    self->panels = panels;
+    (void)madvise(panels, self->panels_bytes, MADV_HUGEPAGE);
+    (void)take_matrices(self, panels);
+    return BT_OK;
+}
+
 /* What the kernels ask of shapes beyond what a config.json may say. */
 static bt_status check_shapes(const bt_model *model, bt_err *err)
 {
@@ -464,6 +586,8 @@ static void cpu_destroy(void *arg)
     bt_team_destroy(self->team);
     bt_weights_release(&self->weights);
     if (self->kv.base) munmap(self->kv.base, self->kv_bytes);
+    if (self->panels) munmap(self->panels, self->panels_bytes);
+    free(self->packed);
     free(self->memory);
     free(self);
 }
@@ -482,6 +606,7 @@ static bt_status create(const bt_model *model, const bt_engine_config *config,
     if (status == BT_OK)
         status = bt_team_create(config->threads ? config->threads : core_count(), &self->team, err);
     if (status == BT_OK) status = take_memory(self, err);
+    if (status == BT_OK) status = pack_weights(self, err);
     if (status != BT_OK) {
         cpu_destroy(self);
         return status;

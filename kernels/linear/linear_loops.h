@@ -1,0 +1,127 @@
+/* linear_loops.h - the loops around a register tile, shared by the linear_*.c files of x86; only
+ * they may include it.
+ *
+ * FEW   Up to 12 rows are one tile: panel after panel, so that the weights stream through once and
+ *       are widened in registers.
+ * MANY  Blocks of 240 rows and 256 k of x stay in the second-level cache while every panel passes;
+ *       a panel's block is widened once into scratch, which stays in the first-level cache while
+ *       the tiles pass. y is read and written once for each 256 k.
+ * Neither changes a sum: see VALUES in linear.h. */
+#ifndef BT_KERNELS_LINEAR_LINEAR_LOOPS_H
+#define BT_KERNELS_LINEAR_LINEAR_LOOPS_H
+
+#include "kernels/linear/linear.h"
+
+#include <assert.h>
+
+#define LINEAR_ROWS_BLOCK (20u * BT_LINEAR_TILE)
+
+/* Up to 12 rows of x, some panels side by side and up to 256 k. */
+typedef struct {
+    const uint8_t *w; /* the first panel, at the block's first k */
+    size_t panel_bytes;
+    const float *x; /* [count][step], at the tile's first row */
+    float *y;
+    uint32_t step, y_stride;
+    uint32_t rows, panels, count;
+    uint32_t columns; /* of y, 32 panels at most */
+    bool add;         /* to y, which holds the blocks before */
+} linear_tile;
+
+typedef void linear_tile_fn(const linear_tile *tile);
+
+typedef struct {
+    linear_tile_fn *tile; /* of the weights' dtype */
+    linear_tile_fn *tile_f32;
+    /* [count] k of one panel to f32 [count][32]; NULL if the weights are f32 */
+    void (*widen)(const uint8_t *w, uint32_t count, float *ret);
+    uint32_t (*panels)(uint32_t rows); /* that a tile takes at once */
+} linear_kernel;
+
+static inline uint32_t linear_min(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Bytes of one k of a panel: a block begins at an even k. */
+static inline size_t linear_k_bytes(bt_dtype dtype)
+{
+    return BT_LINEAR_PANEL * (dtype == BT_DTYPE_F32 ? 4 : 2);
+}
+
+static inline void linear_few(const bt_linear *op, const linear_kernel *kernel, uint32_t first,
+                              uint32_t end)
+{
+    const bt_linear_weights *w = op->w;
+    size_t panel_bytes = bt_linear_panel_bytes(w->dtype, w->k);
+    linear_tile tile = {
+        .panel_bytes = panel_bytes, .step = op->m, .y_stride = op->y_stride, .rows = op->m};
+    uint32_t group = kernel->panels(op->m);
+    for (uint32_t panel = first; panel < end; panel += group) {
+        tile.panels = linear_min(group, end - panel);
+        uint32_t column = panel * BT_LINEAR_PANEL;
+        tile.columns = linear_min(tile.panels * BT_LINEAR_PANEL, w->n - column);
+        tile.y = op->y + column;
+        for (uint32_t l = 0; l < w->k; l += BT_LINEAR_BLOCK) {
+            tile.w =
+                (const uint8_t *)w->panels + panel * panel_bytes + l * linear_k_bytes(w->dtype);
+            tile.x = (const float *)op->x + (size_t)l * op->m;
+            tile.count = linear_min(w->k - l, BT_LINEAR_BLOCK);
+            tile.add = l > 0;
+            kernel->tile(&tile);
+        }
+    }
+}
+
+/* The rows [row, row_end) against one block of one panel. */
+static inline void linear_column(const bt_linear *op, const linear_kernel *kernel,
+                                 linear_tile *tile, uint32_t l, uint32_t row, uint32_t row_end)
+{
+    for (; row < row_end; row += BT_LINEAR_TILE) {
+        tile->rows = linear_min(op->m - row, BT_LINEAR_TILE);
+        tile->step = tile->rows;
+        tile->x = (const float *)op->x + (size_t)row * op->w->k + (size_t)l * tile->rows;
+        tile->y += (size_t)row * op->y_stride;
+        kernel->tile_f32(tile);
+        tile->y -= (size_t)row * op->y_stride;
+    }
+}
+
+static inline void linear_many(const bt_linear *op, const linear_kernel *kernel, uint32_t first,
+                               uint32_t end, float *scratch)
+{
+    const bt_linear_weights *w = op->w;
+    size_t panel_bytes = bt_linear_panel_bytes(w->dtype, w->k);
+    linear_tile tile = {.panel_bytes = panel_bytes, .y_stride = op->y_stride, .panels = 1};
+    for (uint32_t row = 0; row < op->m; row += LINEAR_ROWS_BLOCK) {
+        uint32_t row_end = linear_min(op->m, row + LINEAR_ROWS_BLOCK);
+        for (uint32_t l = 0; l < w->k; l += BT_LINEAR_BLOCK) {
+            tile.count = linear_min(w->k - l, BT_LINEAR_BLOCK);
+            tile.add = l > 0;
+            for (uint32_t panel = first; panel < end; panel++) {
+                uint32_t column = panel * BT_LINEAR_PANEL;
+                tile.columns = linear_min(BT_LINEAR_PANEL, w->n - column);
+                tile.y = op->y + column;
+                tile.w =
+                    (const uint8_t *)w->panels + panel * panel_bytes + l * linear_k_bytes(w->dtype);
+                if (kernel->widen) {
+                    kernel->widen(tile.w, tile.count, scratch);
+                    tile.w = (const uint8_t *)scratch;
+                }
+                linear_column(op, kernel, &tile, l, row, row_end);
+            }
+        }
+    }
+}
+
+static inline void linear_run(const bt_linear *op, const linear_kernel *kernel, uint32_t first,
+                              uint32_t end, void *scratch)
+{
+    assert(first <= end && end <= bt_linear_panels(op->w->n));
+    if (op->m <= BT_LINEAR_TILE)
+        linear_few(op, kernel, first, end);
+    else
+        linear_many(op, kernel, first, end, scratch);
+}
+
+#endif
