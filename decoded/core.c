@@ -27,10 +27,12 @@ static void carve_rows(bt_arena *arena, bt_decode_core *core)
     uint32_t *tokens = BT_ARENA_NEW(arena, uint32_t, count * context);
     uint32_t *blocks = BT_ARENA_NEW(arena, uint32_t, count * core->blocks_per_context);
     uint64_t *bits = BT_ARENA_NEW(arena, uint64_t, count * 2 * words);
+    bt_logit_bias *bias = BT_ARENA_NEW(arena, bt_logit_bias, count * BT_LOGIT_BIAS_MAX);
     if (tokens == NULL) return;
     for (size_t i = 0; i < count; i++) {
         core->seqs[i].tokens = tokens + i * context;
         core->seqs[i].blocks = blocks + i * core->blocks_per_context;
+        core->seqs[i].bias = bias + i * BT_LOGIT_BIAS_MAX;
         core->seqs[i].arrival.covered = bits + i * 2 * words;
         core->seqs[i].arrival.known = bits + (i * 2 + 1) * words;
         core->seqs[i].slot = NONE;

@@ -172,7 +172,8 @@ void bt_dcore_token(bt_decode_core *core, uint32_t seq, const bt_token *token)
     msg.tokens.token_count = 1;
     s->tokens[s->token_count++] = token->id;
     core->io.send_router(core->io.ctx, &msg);
-    bool stop = is_eos(core, token->id) && !s->ignore_eos;
+    bool stop =
+        (is_eos(core, token->id) && !s->ignore_eos) || bt_sampling_stops(&s->sampling, token->id);
     /* A token that no step could follow ends the sequence as max_tokens does. */
     bool full = s->token_count > core->config.context_tokens_max;
     if (!stop && !full && s->next_index < s->max_tokens) return;

@@ -221,6 +221,7 @@ static void seq_reset(bt_decode_core *core, uint32_t seq, uint32_t peer, uint32_
 {
     d_seq *s = &core->seqs[seq];
     uint32_t *tokens = s->tokens, *blocks = s->blocks;
+    bt_logit_bias *bias = s->bias;
     d_arrival arrival = {.covered = s->arrival.covered, .known = s->arrival.known};
     *s = (d_seq){.state = SEQ_GRANTED,
                  .serial = core->serial++,
@@ -230,7 +231,8 @@ static void seq_reset(bt_decode_core *core, uint32_t seq, uint32_t peer, uint32_
                  .repeat_ns = core->now_ns + core->config.cancel_repeat_ns,
                  .arrival = arrival,
                  .tokens = tokens,
-                 .blocks = blocks};
+                 .blocks = blocks,
+                 .bias = bias};
     bt_dcore_arrival_reset(core, s);
     d_slot *l = &core->slots[slot];
     l->state = BT_SLOT_GRANTED;
@@ -295,6 +297,8 @@ static const char *work_fault(const bt_decode_core *core, const bt_msg_work *wor
         return "prompt and output are longer than the KV pool";
     for (uint32_t i = 0; i < work->token_count; i++)
         if (work->tokens[i] >= core->config.vocab) return "a token is outside the vocabulary";
+    if (bt_sampling_fault(&work->sampling, core->config.vocab) != NULL)
+        return "a stop or logit_bias id is outside the vocabulary";
     return NULL;
 }
 
@@ -309,7 +313,7 @@ static void seq_fill(bt_decode_core *core, d_seq *s, const bt_msg *msg)
     s->next_index = work->base;
     s->max_tokens = work->max_tokens;
     s->ignore_eos = work->ignore_eos;
-    s->sampling = work->sampling;
+    s->sampling = bt_sampling_copy(&work->sampling, s->bias);
     s->token_count = work->token_count;
     memcpy(s->tokens, work->tokens, work->token_count * sizeof(s->tokens[0]));
     bt_kv_path path = {.tenant_salt = work->tenant_salt,

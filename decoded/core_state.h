@@ -54,7 +54,7 @@ typedef struct {
     bool heard; /* P has answered the Ticket */
     uint32_t base, max_tokens, next_index;
     bool ignore_eos;
-    bt_sampling sampling;
+    bt_sampling sampling; /* borrows bias */
     bt_sha256 root, prefix_hash;
     uint32_t run_first, run_count;
     d_arrival arrival;
@@ -62,8 +62,9 @@ typedef struct {
     uint32_t token_count; /* known tokens */
     uint32_t kv_count;    /* tokens whose KV lies in the blocks */
     uint32_t block_count;
-    uint32_t *tokens; /* [context_tokens_max + 1] */
-    uint32_t *blocks; /* [blocks_per_context] */
+    uint32_t *tokens;    /* [context_tokens_max + 1] */
+    uint32_t *blocks;    /* [blocks_per_context] */
+    bt_logit_bias *bias; /* [BT_LOGIT_BIAS_MAX] */
     uint32_t unpacks;
     bool in_batch, sampled;
     bt_token sample;

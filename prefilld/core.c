@@ -30,12 +30,15 @@ static void carve_rows(bt_arena *arena, bt_prefill_core *core)
     uint32_t *tokens = BT_ARENA_NEW(arena, uint32_t, core->request_count * context);
     uint32_t *blocks =
         BT_ARENA_NEW(arena, uint32_t, (size_t)core->request_count * core->blocks_per_context);
+    bt_logit_bias *bias =
+        BT_ARENA_NEW(arena, bt_logit_bias, (size_t)core->request_count * BT_LOGIT_BIAS_MAX);
     uint32_t *runs = BT_ARENA_NEW(arena, uint32_t, core->ticket_count * layers);
     p_slot *slots = BT_ARENA_NEW(arena, p_slot, (size_t)core->arena_count * BT_SLOTS_MAX);
     if (tokens == NULL) return;
     for (uint32_t i = 0; i < core->request_count; i++) {
         core->requests[i].tokens = tokens + i * context;
         core->requests[i].blocks = blocks + (size_t)i * core->blocks_per_context;
+        core->requests[i].bias = bias + (size_t)i * BT_LOGIT_BIAS_MAX;
         core->requests[i].ticket = NONE;
         core->requests[i].probe_peer = NONE;
     }

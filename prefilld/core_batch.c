@@ -112,6 +112,8 @@ static bool token_ends(const bt_prefill_core *core, const p_request *r, bt_finis
             return true;
         }
     }
+    *ret_why = BT_FINISH_STOP;
+    if (bt_sampling_stops(&r->sampling, r->token.id)) return true;
     *ret_why = BT_FINISH_LENGTH;
     return r->no_reserve || r->base + 1 == r->max_tokens;
 }

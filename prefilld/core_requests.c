@@ -123,10 +123,12 @@ static uint32_t request_take(bt_prefill_core *core, bool probe)
     if (request == core->request_count) return NONE;
     p_request *r = &core->requests[request];
     uint32_t *tokens = r->tokens, *blocks = r->blocks;
+    bt_logit_bias *bias = r->bias;
     *r = (p_request){.state = REQUEST_WAITING,
                      .serial = core->serial++,
                      .tokens = tokens,
                      .blocks = blocks,
+                     .bias = bias,
                      .ticket = NONE,
                      .probe_peer = NONE,
                      .expires_ns = UINT64_MAX};
@@ -145,6 +147,8 @@ static const char *work_fault(const bt_prefill_core *core, const bt_msg_work *wo
         return "the prompt is longer than the KV pool";
     for (uint32_t i = 0; i < work->token_count; i++)
         if (work->tokens[i] >= core->config.vocab) return "a token is outside the vocabulary";
+    if (bt_sampling_fault(&work->sampling, core->config.vocab) != NULL)
+        return "a stop or logit_bias id is outside the vocabulary";
     return NULL;
 }
 
@@ -167,7 +171,7 @@ static void request_fill(bt_prefill_core *core, p_request *r, const bt_msg *msg)
     r->priority = work->priority;
     r->ignore_eos = work->ignore_eos;
     r->no_reserve = work->no_reserve;
-    r->sampling = work->sampling;
+    r->sampling = bt_sampling_copy(&work->sampling, r->bias);
     r->token_count = work->token_count;
     memcpy(r->tokens, work->tokens, work->token_count * sizeof(r->tokens[0]));
     bt_kv_path path = {.tenant_salt = work->tenant_salt,

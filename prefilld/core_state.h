@@ -38,15 +38,16 @@ typedef struct {
     uint64_t serial;
     uint32_t base, max_tokens, priority;
     bool ignore_eos, no_reserve;
-    bt_sampling sampling;
+    bt_sampling sampling; /* borrows bias */
     uint8_t tenant_salt[BT_SHA256_BYTES];
     bt_sha256 root, name; /* of the prefix; name covers the first named_runs runs */
     uint32_t named_runs;
     uint32_t token_count, block_count, cached_tokens;
-    uint32_t *tokens;  /* [context_tokens_max] */
-    uint32_t *blocks;  /* [blocks_per_context] */
-    uint32_t computed; /* tokens whose KV is final in every layer */
-    uint32_t chunk;    /* tokens in the batch in flight, 0 = not in it */
+    uint32_t *tokens;    /* [context_tokens_max] */
+    uint32_t *blocks;    /* [blocks_per_context] */
+    bt_logit_bias *bias; /* [BT_LOGIT_BIAS_MAX] */
+    uint32_t computed;   /* tokens whose KV is final in every layer */
+    uint32_t chunk;      /* tokens in the batch in flight, 0 = not in it */
     bool sampled, first_sent, pinned_said;
     bt_token token;
     bt_finish_reason finish; /* NONE unless the first token ends the request */

@@ -17,7 +17,6 @@
 #define CELL_BYTES_MAX (1u << 30)
 #define LEASE_MS_MAX 3600000u
 #define DEADLINE_MS_MAX 86400000u
-#define TEMPERATURE_MAX 100.0f
 #define LOGPROB_MIN (-1e9f)
 #define LOGPROB_MAX 1e-2f /* rounding may lift log(1) a little above zero */
 
@@ -174,12 +173,9 @@ static bool check_work(const bt_msg *m, const char **ret_field)
     REQUIRE(w->deadline_ms <= DEADLINE_MS_MAX, "deadline_ms");
     REQUIRE(m->kind == BT_MSG_PREFILL || !w->no_reserve, "no_reserve");
     REQUIRE(w->no_reserve || m->fence.d_incarnation != 0, "fence.d_incarnation");
-    const bt_sampling *s = &w->sampling;
-    REQUIRE(isfinite(s->temperature) && s->temperature >= 0 && s->temperature <= TEMPERATURE_MAX,
-            "temperature");
-    REQUIRE(isfinite(s->top_p) && s->top_p > 0 && s->top_p <= 1, "top_p");
-    REQUIRE(s->top_k <= BT_VOCAB_MAX, "top_k");
-    REQUIRE(s->top_logprobs <= BT_TOP_LOGPROBS_MAX, "top_logprobs");
+    const char *fault = bt_sampling_fault(&w->sampling, BT_VOCAB_MAX);
+    REQUIRE(fault == NULL, fault);
+    REQUIRE(w->sampling.min_tokens <= w->max_tokens, "min_tokens");
     return true;
 }
 

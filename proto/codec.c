@@ -12,10 +12,11 @@
 #define SMALL_BYTES 1024u
 #define HELLO_BYTES 2048u
 #define FIELDS_MAX 512u
+#define WORK_ELEMENTS (BT_CONTEXT_TOKENS_MAX + BT_STOP_IDS_MAX + 2 * BT_LOGIT_BIAS_MAX)
 
 struct bt_codec {
     ProtobufCAllocator allocator;
-    bt_token tokens[BT_MSG_TOKENS_MAX];
+    bt_pb_room room;
     size_t used_bytes;
     bool exhausted;
     _Alignas(16) uint8_t scratch[SCRATCH_BYTES];
@@ -34,8 +35,8 @@ static const struct {
     [BT_MSG_PAIR_HELLO] = {HELLO_BYTES + BT_MSG_ADDRESS_BYTES_MAX, 0},
     [BT_MSG_PAIR_ACCEPT] = {HELLO_BYTES + 2 * BT_MSG_ADDRESS_BYTES_MAX, 0},
     [BT_MSG_PAIR_REFUSE] = {SMALL_BYTES, 0},
-    [BT_MSG_PREFILL] = {BT_CODEC_BYTES_MAX, BT_CONTEXT_TOKENS_MAX},
-    [BT_MSG_RESERVE] = {BT_CODEC_BYTES_MAX, BT_CONTEXT_TOKENS_MAX},
+    [BT_MSG_PREFILL] = {BT_CODEC_BYTES_MAX, WORK_ELEMENTS},
+    [BT_MSG_RESERVE] = {BT_CODEC_BYTES_MAX, WORK_ELEMENTS},
     [BT_MSG_RETARGET] = {SMALL_BYTES, 0},
     [BT_MSG_CANCEL] = {SMALL_BYTES, 0},
     [BT_MSG_FIRST_TOKEN] = {SMALL_BYTES, 2 * BT_TOP_LOGPROBS_MAX},
@@ -153,7 +154,7 @@ bt_status bt_codec_decode(const void *data, size_t bytes, bt_codec *codec, bt_ms
                        bytes, SCRATCH_BYTES);
     if (envelope == NULL) return BT_FAIL(err, BT_ERR_FORMAT, "protobuf refuses the message");
     bt_msg msg;
-    const char *wrong = bt_pb_to_msg(envelope, codec->tokens, &msg);
+    const char *wrong = bt_pb_to_msg(envelope, &codec->room, &msg);
     if (wrong != NULL)
         return BT_FAIL(err, BT_ERR_FORMAT, "%s: %s is missing or of a wrong length",
                        bt_msg_name(msg.kind), wrong);

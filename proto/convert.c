@@ -84,16 +84,37 @@ static void put_digest(const bt_kv_digest *digest, bt_pb *pb)
     pb->digest.lane1 = digest->lane[1];
 }
 
+static void put_sampling(const bt_sampling *s, bt_pb *pb)
+{
+    Baton__V1__Sampling *to = &pb->sampling;
+    baton__v1__sampling__init(to);
+    to->temperature = s->temperature;
+    to->top_p = s->top_p;
+    to->top_k = s->top_k;
+    to->top_logprobs = s->top_logprobs;
+    to->seed = s->seed;
+    to->min_p = s->min_p;
+    to->repetition_penalty = s->repetition_penalty;
+    to->presence_penalty = s->presence_penalty;
+    to->frequency_penalty = s->frequency_penalty;
+    to->min_tokens = s->min_tokens;
+    to->logprobs = s->logprobs;
+    to->stop_ids = (uint32_t *)s->stop_ids;
+    to->n_stop_ids = s->stop_count;
+    for (uint32_t i = 0; i < s->bias_count; i++) {
+        pb->bias_ids[i] = s->bias[i].id;
+        pb->bias[i] = s->bias[i].bias;
+    }
+    to->bias_ids = pb->bias_ids;
+    to->bias = pb->bias;
+    to->n_bias_ids = to->n_bias = s->bias_count;
+}
+
 static void put_work(const bt_msg_work *w, bt_pb *pb)
 {
     Baton__V1__Work *to = &pb->body.work;
     baton__v1__work__init(to);
-    baton__v1__sampling__init(&pb->sampling);
-    pb->sampling.temperature = w->sampling.temperature;
-    pb->sampling.top_p = w->sampling.top_p;
-    pb->sampling.top_k = w->sampling.top_k;
-    pb->sampling.top_logprobs = w->sampling.top_logprobs;
-    pb->sampling.seed = w->sampling.seed;
+    put_sampling(&w->sampling, pb);
     to->tokens = (uint32_t *)w->tokens;
     to->n_tokens = w->token_count;
     to->base_tokens = w->base;
@@ -383,7 +404,32 @@ static const char *take_digest(const Baton__V1__Digest *from, bt_kv_digest *dige
     return NULL;
 }
 
-static const char *take_work(const Baton__V1__Work *from, bt_msg_work *w)
+static const char *take_sampling(const Baton__V1__Sampling *from, bt_logit_bias *bias,
+                                 bt_sampling *s)
+{
+    if (from->n_stop_ids > BT_STOP_IDS_MAX) return "stop_ids";
+    if (from->n_bias_ids > BT_LOGIT_BIAS_MAX || from->n_bias_ids != from->n_bias) return "bias";
+    s->temperature = from->temperature;
+    s->top_p = from->top_p;
+    s->top_k = from->top_k;
+    s->top_logprobs = from->top_logprobs;
+    s->seed = from->seed;
+    s->min_p = from->min_p;
+    s->repetition_penalty = from->repetition_penalty;
+    s->presence_penalty = from->presence_penalty;
+    s->frequency_penalty = from->frequency_penalty;
+    s->min_tokens = from->min_tokens;
+    s->logprobs = from->logprobs;
+    s->stop_count = (uint32_t)from->n_stop_ids;
+    for (uint32_t i = 0; i < s->stop_count; i++) s->stop_ids[i] = from->stop_ids[i];
+    s->bias_count = (uint32_t)from->n_bias_ids;
+    for (uint32_t i = 0; i < s->bias_count; i++)
+        bias[i] = (bt_logit_bias){from->bias_ids[i], from->bias[i]};
+    s->bias = s->bias_count > 0 ? bias : NULL;
+    return NULL;
+}
+
+static const char *take_work(const Baton__V1__Work *from, bt_logit_bias *bias, bt_msg_work *w)
 {
     if (from->sampling == NULL) return "sampling";
     if (from->n_tokens > BT_CONTEXT_TOKENS_MAX) return "tokens";
@@ -395,13 +441,8 @@ static const char *take_work(const Baton__V1__Work *from, bt_msg_work *w)
     w->ignore_eos = from->ignore_eos;
     w->no_reserve = from->no_reserve;
     w->deadline_ms = from->deadline_ms;
-    w->sampling.temperature = from->sampling->temperature;
-    w->sampling.top_p = from->sampling->top_p;
-    w->sampling.top_k = from->sampling->top_k;
-    w->sampling.top_logprobs = from->sampling->top_logprobs;
-    w->sampling.seed = from->sampling->seed;
     TAKE_BYTES(from->tenant_salt, w->tenant_salt);
-    return NULL;
+    return take_sampling(from->sampling, bias, &w->sampling);
 }
 
 static const char *take_address(const ProtobufCBinaryData *from, const uint8_t **ret_data,
@@ -549,7 +590,7 @@ static const char *take_answer(const Baton__V1__Envelope *from, bt_msg *m)
     }
 }
 
-const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_token *tokens, bt_msg *ret_msg)
+const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_pb_room *room, bt_msg *ret_msg)
 {
     bt_msg *m = ret_msg;
     memset(m, 0, sizeof(*m));
@@ -579,9 +620,9 @@ const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_token *tokens, 
     case BT_MSG_PAIR_HELLO:
     case BT_MSG_PAIR_ACCEPT:
     case BT_MSG_PAIR_REFUSE: return take_pairing(envelope, m);
-    case BT_MSG_PREFILL: return take_work(envelope->prefill, &m->prefill);
-    case BT_MSG_RESERVE: return take_work(envelope->reserve, &m->reserve);
-    case BT_MSG_TOKENS: return take_tokens(envelope->tokens, tokens, m);
+    case BT_MSG_PREFILL: return take_work(envelope->prefill, room->bias, &m->prefill);
+    case BT_MSG_RESERVE: return take_work(envelope->reserve, room->bias, &m->reserve);
+    case BT_MSG_TOKENS: return take_tokens(envelope->tokens, room->tokens, m);
     default: return take_answer(envelope, m);
     }
 }

@@ -42,13 +42,21 @@ typedef struct {
     Baton__V1__Token *token_list[BT_MSG_TOKENS_MAX];
     uint32_t top_ids[BT_MSG_TOKENS_MAX][BT_TOP_LOGPROBS_MAX];
     float top_logprobs[BT_MSG_TOKENS_MAX][BT_TOP_LOGPROBS_MAX];
+    uint32_t bias_ids[BT_LOGIT_BIAS_MAX];
+    float bias[BT_LOGIT_BIAS_MAX];
 } bt_pb;
+
+/* Arrays of a decoded message that do not lie in the envelope as the cores want them. */
+typedef struct {
+    bt_token tokens[BT_MSG_TOKENS_MAX];
+    bt_logit_bias bias[BT_LOGIT_BIAS_MAX];
+} bt_pb_room;
 
 /* msg has passed bt_msg_check. */
 void bt_pb_from_msg(const bt_msg *msg, bt_pb *ret_pb);
 
-/* tokens: BT_MSG_TOKENS_MAX of them, for TOKENS. ret_msg borrows from envelope and tokens. Returns
- * NULL, or the name of the field whose length or presence is wrong; ranges are bt_msg_check's. */
-const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_token *tokens, bt_msg *ret_msg);
+/* ret_msg borrows from envelope and room. Returns NULL, or the name of the field whose length or
+ * presence is wrong; ranges are bt_msg_check's. */
+const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_pb_room *room, bt_msg *ret_msg);
 
 #endif

@@ -55,6 +55,14 @@ bool bt_token_equal(const bt_token *a, const bt_token *b)
     return true;
 }
 
+uint32_t bt_sampling_minor(const bt_sampling *s)
+{
+    /* Older daemons always tell the logprob, so that asking for it needs nothing new. */
+    bool since_1 = s->min_p != 0 || s->min_tokens != 0 || s->stop_count > 0 || s->bias_count > 0 ||
+                   bt_sampling_needs_history(s);
+    return since_1 ? 1 : 0;
+}
+
 #define SAME(field) (a->field == b->field)
 #define SAME_TEXT(field) (strcmp(a->field, b->field) == 0)
 #define SAME_BYTES(field) (memcmp(&a->field, &b->field, sizeof(a->field)) == 0)
@@ -82,9 +90,8 @@ static bool work_equal(const bt_msg_work *a, const bt_msg_work *b)
     for (uint32_t i = 0; i < a->token_count; i++)
         if (a->tokens[i] != b->tokens[i]) return false;
     return SAME(base) && SAME(max_tokens) && SAME(priority) && SAME(ignore_eos) &&
-           SAME(no_reserve) && SAME(deadline_ms) && SAME(sampling.temperature) &&
-           SAME(sampling.top_p) && SAME(sampling.top_k) && SAME(sampling.top_logprobs) &&
-           SAME(sampling.seed) && SAME_BYTES(tenant_salt);
+           SAME(no_reserve) && SAME(deadline_ms) && SAME_BYTES(tenant_salt) &&
+           bt_sampling_equal(&a->sampling, &b->sampling);
 }
 
 static bool tokens_equal(const bt_msg *a, const bt_msg *b)

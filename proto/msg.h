@@ -20,8 +20,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Another major is refused. Another minor of it is understood, but fields it does not know are
+ * ignored there: bt_sampling_minor says what a request needs, and R sends it to no older daemon.
+ *   minor 1   sampling: min_p, penalties, min_tokens, stop_ids, logit_bias, logprobs */
 #define BT_PROTO_MAJOR 1u
-#define BT_PROTO_MINOR 0u
+#define BT_PROTO_MINOR 1u
 
 #define BT_MSG_TOKENS_MAX 64u          /* in one TOKENS message */
 #define BT_MSG_RENEW_MAX 4096u         /* requests in one RENEW message */
@@ -290,6 +293,8 @@ const char *bt_refuse_name(bt_refuse_reason reason);
 bool bt_fence_equal(const bt_fence *a, const bt_fence *b);
 bool bt_request_id_equal(const bt_request_id *a, const bt_request_id *b);
 bool bt_token_equal(const bt_token *a, const bt_token *b);
+/* The lowest minor whose daemons do all that this sampling asks for. */
+uint32_t bt_sampling_minor(const bt_sampling *sampling);
 /* Same kind, fence and contents, what the pointers point to included. */
 bool bt_msg_equal(const bt_msg *a, const bt_msg *b);
 

@@ -234,6 +234,7 @@ static void finish(bt_router_core *core, bt_router_entry *r, bt_finish_reason re
 typedef struct {
     uint32_t fixed_prefill; /* NONE = any */
     uint32_t prompt_tokens, total_tokens;
+    uint32_t minor;               /* of the protocol that the daemons must speak at least */
     const bt_router_entry *entry; /* its avoided daemons are left out; NULL = none are */
 } selection;
 
@@ -247,6 +248,7 @@ static bool may_take(const bt_router_core *core, const selection *s, uint32_t p,
     if (s->entry != NULL &&
         (avoided(s->entry, d) || (s->fixed_prefill == BT_ROUTER_NONE && avoided(s->entry, p))))
         return false;
+    if (prefill->hello.proto_minor < s->minor || decode->hello.proto_minor < s->minor) return false;
     return s->prompt_tokens <= bt_router_daemon_capacity(prefill) &&
            s->total_tokens <= bt_router_daemon_capacity(decode);
 }
@@ -279,6 +281,7 @@ static bool choose_for(bt_router_core *core, const bt_router_entry *r, uint32_t 
     selection s = {.fixed_prefill = fixed_prefill,
                    .prompt_tokens = r->prompt_count + r->committed,
                    .total_tokens = r->prompt_count + r->max_tokens,
+                   .minor = bt_sampling_minor(&r->sampling),
                    .entry = r};
     if (choose(core, &s, ret_choice)) return true;
     s.entry = NULL;
@@ -429,7 +432,7 @@ static bool commit(bt_router_core *core, bt_router_entry *r, const bt_token *tok
     r->waits = 0;
     core->io.token(core->io.ctx, r->user, index, token, eos);
     if (!r->used) return true;
-    if (eos && !r->ignore_eos) {
+    if ((eos && !r->ignore_eos) || bt_sampling_stops(&r->sampling, token->id)) {
         finish(core, r, BT_FINISH_STOP);
         return true;
     }
@@ -636,6 +639,8 @@ static bt_status admit(bt_router_core *core, const bt_router_request *request,
 {
     if (request->token_count == 0 || request->max_tokens == 0)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "an empty prompt or no token to make");
+    const char *fault = bt_sampling_fault(&request->sampling, BT_VOCAB_MAX);
+    if (fault != NULL) return BT_FAIL(err, BT_ERR_ARGUMENT, "%s is out of range", fault);
     uint64_t total = (uint64_t)request->token_count + request->max_tokens;
     if (total > core->config.tokens_max)
         return BT_FAIL(err, BT_ERR_LIMIT, "%llu tokens, at most %u are allowed",
@@ -644,11 +649,18 @@ static bt_status admit(bt_router_core *core, const bt_router_request *request,
         return BT_FAIL(err, BT_ERR_PEER_LOST, "no pair of daemons is ready");
     selection s = {.fixed_prefill = BT_ROUTER_NONE,
                    .prompt_tokens = request->token_count,
-                   .total_tokens = (uint32_t)total};
+                   .total_tokens = (uint32_t)total,
+                   .minor = bt_sampling_minor(&request->sampling)};
     if (core->free_head == BT_ROUTER_NONE)
         return BT_FAIL(err, BT_AGAIN, "%u requests are in flight, the most allowed",
                        core->config.requests_max);
     if (choose(core, &s, ret_choice)) return BT_OK;
+    uint32_t minor = s.minor;
+    s.minor = 0;
+    if (minor > 0 && choose(core, &s, ret_choice))
+        return BT_FAIL(err, BT_ERR_PEER_LOST,
+                       "this needs protocol %u.%u, and no pair of daemons that speaks it is ready",
+                       BT_PROTO_MAJOR, minor);
     s.prompt_tokens = s.total_tokens = 0;
     if (!choose(core, &s, ret_choice))
         return BT_FAIL(err, BT_ERR_PEER_LOST, "every ready pair of daemons is draining");
@@ -669,16 +681,18 @@ bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *r
     bt_router_entry *r = &core->entries[core->free_head];
     core->free_head = r->id_next;
     uint32_t *tokens = r->tokens;
+    bt_logit_bias *bias = r->bias;
     memset(r, 0, sizeof(*r));
     r->used = true;
     r->id = request->id;
     r->user = request->user;
     r->tokens = tokens;
+    r->bias = bias;
     r->prompt_count = request->token_count;
     r->max_tokens = request->max_tokens;
     r->ignore_eos = request->ignore_eos;
     r->priority = request->priority;
-    r->sampling = request->sampling;
+    r->sampling = bt_sampling_copy(&request->sampling, r->bias);
     memcpy(r->tenant_salt, request->tenant_salt, sizeof(r->tenant_salt));
     memcpy(r->tokens, request->tokens, (size_t)request->token_count * sizeof(*r->tokens));
     r->prefill = r->decode = BT_ROUTER_NONE;

@@ -27,6 +27,8 @@ static bt_router_core *carve(bt_arena *arena, const bt_router_config *config)
     uint32_t *user_buckets = BT_ARENA_NEW(arena, uint32_t, buckets);
     size_t tokens_bytes = (size_t)config->tokens_max * sizeof(uint32_t);
     uint32_t *tokens = bt_arena_take(arena, config->requests_max, tokens_bytes);
+    bt_logit_bias *bias =
+        BT_ARENA_NEW(arena, bt_logit_bias, (size_t)config->requests_max * BT_LOGIT_BIAS_MAX);
     if (core == NULL) return NULL;
     core->pairs = pair;
     core->asks = asks;
@@ -36,8 +38,10 @@ static bt_router_core *carve(bt_arena *arena, const bt_router_config *config)
     core->id_buckets = id_buckets;
     core->user_buckets = user_buckets;
     core->bucket_mask = buckets - 1;
-    for (uint32_t i = 0; i < config->requests_max; i++)
+    for (uint32_t i = 0; i < config->requests_max; i++) {
         entries[i].tokens = tokens + (size_t)i * config->tokens_max;
+        entries[i].bias = bias + (size_t)i * BT_LOGIT_BIAS_MAX;
+    }
     return core;
 }
 

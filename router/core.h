@@ -37,7 +37,7 @@ typedef struct {
     uint32_t max_tokens;
     bool ignore_eos;
     uint32_t priority;
-    bt_sampling sampling;
+    bt_sampling sampling; /* copied, with its rows */
     uint8_t tenant_salt[BT_SHA256_BYTES];
     uint64_t user; /* given back in every io call about this request */
 } bt_router_request;
@@ -54,7 +54,7 @@ typedef struct {
     void *ctx;
     void (*send)(void *ctx, uint32_t daemon, const bt_msg *msg);
     /* Committed token number index of this request; never twice, never out of order. eos: it is an
-     * end-of-sequence id. The callee may end this request: core_cancel, core_stop. */
+     * end-of-sequence id of the model. The callee may end this request: core_cancel, core_stop. */
     void (*token)(void *ctx, uint64_t user, uint32_t index, const bt_token *token, bool eos);
     void (*ended)(void *ctx, uint64_t user, const bt_router_end *end);
 } bt_router_io;
@@ -90,8 +90,9 @@ size_t bt_router_core_bytes(const bt_router_config *config);
 bt_router_core *bt_router_core_init(void *memory, const bt_router_config *config,
                                     const bt_router_io *io, uint64_t now_ns);
 
-/* H8: OK = accepted. AGAIN = full now. ERR_PEER_LOST = no ready pair. ERR_LIMIT = longer than any
- * pair can hold. */
+/* H8: OK = accepted. AGAIN = full now. ERR_PEER_LOST = no ready pair, or none that speaks the
+ * protocol's minor that the request needs (proto/msg.h). ERR_LIMIT = longer than any pair can
+ * hold. ERR_ARGUMENT = empty, or sampling out of range. */
 bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *request,
                                 uint64_t now_ns, bt_err *err);
 /* The client left. Ended(cancelled) comes at once; unknown users are ignored. */

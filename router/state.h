@@ -29,8 +29,9 @@ typedef struct {
     uint64_t user;
     uint32_t id_next, user_next; /* chains; id_next also chains free requests */
     uint32_t prompt_count, max_tokens, committed, priority, cached_tokens;
-    uint32_t *tokens; /* [tokens_max]: prompt, then committed */
-    bt_sampling sampling;
+    uint32_t *tokens;     /* [tokens_max]: prompt, then committed */
+    bt_sampling sampling; /* borrows bias */
+    bt_logit_bias *bias;  /* [BT_LOGIT_BIAS_MAX] */
     uint8_t tenant_salt[BT_SHA256_BYTES];
     uint32_t attempt, base;
     uint32_t failures;        /* attempts that failed, refusals counted */

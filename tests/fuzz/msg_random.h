@@ -16,6 +16,7 @@ typedef struct {
     bt_msg msg;
     uint32_t tokens[BT_CONTEXT_TOKENS_MAX];
     bt_token outputs[BT_MSG_TOKENS_MAX];
+    bt_logit_bias bias[BT_LOGIT_BIAS_MAX];
     bt_request_id requests[BT_MSG_RENEW_MAX];
     uint8_t addresses[2][BT_MSG_ADDRESS_BYTES_MAX];
 } bt_random_msg;
@@ -119,6 +120,36 @@ static inline void random_hello(bt_random_msg *r, bt_hello *h)
     h->process_pid = random_below(r, 4194304);
 }
 
+/* From -range to range in steps that a float holds. */
+static inline float random_signed(bt_random_msg *r, uint32_t range)
+{
+    return ((float)random_below(r, 256 * range + 1) - 128.0f * (float)range) / 128.0f;
+}
+
+static inline void random_sampling(bt_random_msg *r, bt_sampling *s, uint32_t max_tokens)
+{
+    s->temperature = (float)random_below(r, 200) / 100.0f;
+    s->top_p = (float)(1 + random_below(r, 100)) / 100.0f;
+    s->top_k = random_below(r, 100);
+    s->top_logprobs = random_below(r, BT_TOP_LOGPROBS_MAX + 1);
+    s->seed = random_u64(r);
+    if (random_below(r, 4) == 0) return; /* as a peer of minor 0 says it */
+    s->logprobs = random_below(r, 2);
+    s->min_p = (float)random_below(r, 101) / 100.0f;
+    s->repetition_penalty = (float)(1 + random_below(r, 200)) / 100.0f;
+    s->presence_penalty = random_signed(r, 2);
+    s->frequency_penalty = random_signed(r, 2);
+    s->min_tokens = random_below(r, max_tokens + 1);
+    s->stop_count = random_below(r, BT_STOP_IDS_MAX + 1);
+    for (uint32_t i = 0; i < s->stop_count; i++) s->stop_ids[i] = random_below(r, BT_VOCAB_MAX);
+    s->bias_count = random_below(r, r->tokens_max < 100 ? 10 : BT_LOGIT_BIAS_MAX + 1);
+    for (uint32_t i = 0; i < s->bias_count; i++) {
+        uint32_t step = BT_VOCAB_MAX / BT_LOGIT_BIAS_MAX;
+        r->bias[i] = (bt_logit_bias){i * step + random_below(r, step), random_signed(r, 100)};
+    }
+    s->bias = s->bias_count > 0 ? r->bias : NULL;
+}
+
 static inline void random_work(bt_random_msg *r, bt_msg_work *w, bool reserve)
 {
     memset(w, 0, sizeof(*w));
@@ -131,11 +162,7 @@ static inline void random_work(bt_random_msg *r, bt_msg_work *w, bool reserve)
     w->ignore_eos = random_below(r, 2);
     w->no_reserve = !reserve && random_below(r, 2);
     w->deadline_ms = random_below(r, 100000);
-    w->sampling.temperature = (float)random_below(r, 200) / 100.0f;
-    w->sampling.top_p = (float)(1 + random_below(r, 100)) / 100.0f;
-    w->sampling.top_k = random_below(r, 100);
-    w->sampling.top_logprobs = random_below(r, BT_TOP_LOGPROBS_MAX + 1);
-    w->sampling.seed = random_u64(r);
+    random_sampling(r, &w->sampling, w->max_tokens);
     random_fill(r, w->tenant_salt, sizeof(w->tenant_salt));
 }
 

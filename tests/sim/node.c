@@ -147,6 +147,7 @@ void node_hello(sim_node *node)
     bt_msg msg = {.kind = BT_MSG_HELLO};
     bt_hello *hello = &msg.hello;
     hello->proto_major = BT_PROTO_MAJOR;
+    hello->proto_minor = BT_PROTO_MINOR;
     hello->role = node->role;
     snprintf(hello->name, sizeof(hello->name), "node%u", node->index);
     snprintf(hello->model, sizeof(hello->model), "sim");

@@ -92,6 +92,14 @@ static void longest_prompt_fits(void **state)
     assert_int_equal(bt_msg_check(msg, &err), BT_ERR_FORMAT);
     msg->prefill.max_tokens = 1;
     msg->prefill.base = 0;
+    bt_sampling *s = &msg->prefill.sampling;
+    s->min_tokens = 1;
+    s->stop_count = BT_STOP_IDS_MAX;
+    s->bias_count = BT_LOGIT_BIAS_MAX;
+    s->bias = f->random.bias;
+    for (uint32_t i = 0; i < BT_STOP_IDS_MAX; i++) s->stop_ids[i] = BT_VOCAB_MAX - 1;
+    for (uint32_t i = 0; i < BT_LOGIT_BIAS_MAX; i++)
+        f->random.bias[i] = (bt_logit_bias){BT_VOCAB_MAX - BT_LOGIT_BIAS_MAX + i, 99.5f};
     msg->prefill.token_count = BT_CONTEXT_TOKENS_MAX - 1;
     size_t bytes = encode(f, msg);
     assert_int_equal(decode(f, f->bytes, bytes, &back, &err), BT_OK);
@@ -183,7 +191,7 @@ static void wrong_version(void **state)
     put_u32(&w, 1, 7);
     put_u32(&w, 2, 3);
     put_bytes(&w, 99, "what a later protocol says", 26);
-    expect(f, &w, BT_ERR_VERSION, "7.3, we speak 1.0");
+    expect(f, &w, BT_ERR_VERSION, "7.3, we speak 1.1");
     w.bytes = 0;
     put_bytes(&w, 17, NULL, 0);
     expect(f, &w, BT_ERR_VERSION, "0.0");
@@ -359,6 +367,30 @@ static void ranges(void **state)
     BAD(PREFILL, m->prefill.sampling.top_p = 0, "top_p");
     BAD(PREFILL, m->prefill.sampling.top_p = 1.5f, "top_p");
     BAD(PREFILL, m->prefill.sampling.top_logprobs = 21, "top_logprobs");
+    bt_sampling *s = &m->prefill.sampling;
+    bt_logit_bias rows[3] = {{1, 1}, {2, -1}, {3, 0}};
+    BAD(PREFILL, s->temperature = 101, "temperature");
+    BAD(PREFILL, s->min_p = NAN, "min_p");
+    BAD(PREFILL, s->min_p = 1.5f, "min_p");
+    BAD(PREFILL, s->repetition_penalty = -1, "repetition_penalty");
+    BAD(PREFILL, s->repetition_penalty = 1e-9f, "repetition_penalty");
+    BAD(PREFILL, s->repetition_penalty = INFINITY, "repetition_penalty");
+    BAD(PREFILL, s->presence_penalty = NAN, "presence_penalty");
+    BAD(RESERVE, s->presence_penalty = 2.5f, "presence_penalty");
+    BAD(PREFILL, s->frequency_penalty = -INFINITY, "frequency_penalty");
+    BAD(PREFILL, s->min_tokens = m->prefill.max_tokens + 1, "min_tokens");
+    BAD(PREFILL, (s->stop_count = 1, s->stop_ids[0] = BT_VOCAB_MAX), "stop_ids");
+    BAD(PREFILL, s->stop_count = BT_STOP_IDS_MAX + 1, "stop_ids");
+    BAD(PREFILL, s->bias_count = BT_LOGIT_BIAS_MAX + 1, "logit_bias");
+#define BAD_BIAS(change)                                                                           \
+    BAD(PREFILL, (s->bias = rows, s->bias_count = 3, change), "logit_bias");                       \
+    memcpy(rows, ((bt_logit_bias[3]){{1, 1}, {2, -1}, {3, 0}}), sizeof(rows))
+    BAD_BIAS(rows[2].id = BT_VOCAB_MAX);
+    BAD_BIAS(rows[1].id = 1); /* twice */
+    BAD_BIAS(rows[0].id = 9); /* not ascending */
+    BAD_BIAS(rows[0].bias = 100.5f);
+    BAD_BIAS(rows[1].bias = NAN);
+#undef BAD_BIAS
     BAD(PREFILL, m->fence.attempt = 0, "attempt");
     BAD(PREFILL, m->fence.p_incarnation = 0, "p_incarnation");
     BAD(RESERVE, m->fence.d_incarnation = 0, "d_incarnation");

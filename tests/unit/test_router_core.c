@@ -115,10 +115,11 @@ static uint64_t incarnation_of(const fixture *f, uint32_t daemon)
     return bt_router_core_daemon(f->core, daemon)->hello.incarnation;
 }
 
-static void hello_from(fixture *f, uint32_t daemon, uint64_t incarnation)
+static void hello_of_minor(fixture *f, uint32_t daemon, uint64_t incarnation, uint32_t minor)
 {
     bt_msg msg = {.kind = BT_MSG_HELLO};
     msg.hello.proto_major = BT_PROTO_MAJOR;
+    msg.hello.proto_minor = minor;
     msg.hello.role = is_prefill(daemon) ? BT_ROLE_PREFILL : BT_ROLE_DECODE;
     msg.hello.incarnation = incarnation;
     msg.hello.block_tokens = 16;
@@ -126,6 +127,11 @@ static void hello_from(fixture *f, uint32_t daemon, uint64_t incarnation)
     snprintf(msg.hello.name, sizeof(msg.hello.name), "daemon%u", daemon);
     snprintf(msg.hello.pair_endpoint, sizeof(msg.hello.pair_endpoint), "tcp://%u", daemon);
     bt_router_core_message(f->core, daemon, &msg, f->now_ns);
+}
+
+static void hello_from(fixture *f, uint32_t daemon, uint64_t incarnation)
+{
+    hello_of_minor(f, daemon, incarnation, BT_PROTO_MINOR);
 }
 
 static void heartbeat_from(fixture *f, uint32_t daemon, bool draining)
@@ -428,6 +434,7 @@ static void ignored_eos(void **state)
     uint32_t prompt[PROMPT] = {10, 11, 12, 13, 14};
     bt_router_request request = {
         .tokens = prompt, .token_count = PROMPT, .max_tokens = 2, .ignore_eos = true, .user = 1};
+    request.sampling.top_p = 1;
     assert_int_equal(bt_router_core_submit(f->core, &request, f->now_ns, NULL), BT_OK);
     memset(prompt, 0, sizeof(prompt)); /* copied */
     bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
@@ -436,6 +443,80 @@ static void ignored_eos(void **state)
     tokens(f, D0, &fence, 1, 1);
     expect_cancels(f, P0, D0, 1);
     expect_end(f, BT_FINISH_LENGTH, 2, 1);
+    drop(f);
+}
+
+static bt_status submit_sampling(fixture *f, uint64_t user, const bt_sampling *sampling)
+{
+    static const uint32_t prompt[PROMPT] = {10, 11, 12, 13, 14};
+    bt_router_request request = {.tokens = prompt,
+                                 .token_count = PROMPT,
+                                 .max_tokens = 10,
+                                 .sampling = *sampling,
+                                 .user = user};
+    memcpy(request.id.bytes, &user, sizeof(user));
+    return bt_router_core_submit(f->core, &request, f->now_ns, NULL);
+}
+
+static void stop_ids_end_the_output(void **state)
+{
+    (void)state;
+    fixture *f = start_fleet(1, 1);
+    const bt_sampling sampling = {.top_p = 1, .stop_ids = {777, 101}, .stop_count = 2};
+    assert_int_equal(submit_sampling(f, 1, &sampling), BT_OK);
+    bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
+    first_token(f, P0, &fence, 0, 100);
+    assert_int_equal(f->ended_count, 0);
+    tokens(f, D0, &fence, 1, 1); /* 101 */
+    expect_cancels(f, P0, D0, 1);
+    expect_end(f, BT_FINISH_STOP, 2, 1);
+    drop(f);
+}
+
+static void bias_rows_are_copied(void **state)
+{
+    (void)state;
+    fixture *f = start_fleet(1, 1);
+    bt_logit_bias rows[2] = {{5, 1.5f}, {900, -100}};
+    const bt_sampling sampling = {.top_p = 1, .bias = rows, .bias_count = 2};
+    assert_int_equal(submit_sampling(f, 1, &sampling), BT_OK);
+    memset(rows, 0, sizeof(rows));
+    const bt_sampling *sent = &expect_sent(f, BT_MSG_PREFILL, P0)->msg.prefill.sampling;
+    assert_int_equal(sent->bias_count, 2);
+    assert_int_equal(sent->bias[1].id, 900);
+    assert_true(sent->bias[1].bias == -100);
+    const bt_sampling bad = {.top_p = 1, .bias = rows, .bias_count = 2}; /* an id twice */
+    assert_int_equal(submit_sampling(f, 2, &bad), BT_ERR_ARGUMENT);
+    drop(f);
+}
+
+/* What an older daemon would silently ignore goes to others, or to nobody. */
+static void older_daemons_get_no_newer_work(void **state)
+{
+    (void)state;
+    fixture *f = start_fleet(1, 1);
+    const bt_sampling plain = {.top_p = 1, .logprobs = true, .top_logprobs = 3};
+    const bt_sampling newer[] = {{.top_p = 1, .min_p = 0.1f},
+                                 {.top_p = 1, .repetition_penalty = 1.1f},
+                                 {.top_p = 1, .presence_penalty = -1},
+                                 {.top_p = 1, .frequency_penalty = 1},
+                                 {.top_p = 1, .min_tokens = 1},
+                                 {.top_p = 1, .stop_ids = {3}, .stop_count = 1},
+                                 {.top_p = 1, .bias = (bt_logit_bias[]){{1, 1}}, .bias_count = 1}};
+    hello_of_minor(f, D0, 2000, 0);
+    pair_status_from(f, P0, D0, true);
+    for (uint32_t i = 0; i < sizeof(newer) / sizeof(newer[0]); i++)
+        assert_int_equal(submit_sampling(f, 10 + i, &newer[i]), BT_ERR_PEER_LOST);
+    assert_int_equal(submit_sampling(f, 1, &plain), BT_OK);
+    expect_attempt(f, P0, D0, 1, 0);
+    hello_from(f, D1, 3000);
+    pair_status_from(f, P0, D1, true);
+    for (uint32_t i = 0; i < sizeof(newer) / sizeof(newer[0]); i++) {
+        assert_int_equal(submit_sampling(f, 10 + i, &newer[i]), BT_OK);
+        expect_attempt(f, P0, D1, 1, 0);
+        bt_router_core_cancel(f->core, 10 + i, f->now_ns);
+        expect_cancels(f, P0, D1, 1);
+    }
     drop(f);
 }
 
@@ -1176,6 +1257,9 @@ int main(void)
         cmocka_unit_test(first_token_ends),
         cmocka_unit_test(one_token_needs_no_decode),
         cmocka_unit_test(ignored_eos),
+        cmocka_unit_test(stop_ids_end_the_output),
+        cmocka_unit_test(bias_rows_are_copied),
+        cmocka_unit_test(older_daemons_get_no_newer_work),
         cmocka_unit_test(finished_confirms),
         cmocka_unit_test(out_of_order),
         cmocka_unit_test(finished_with_a_gap),
