@@ -32,6 +32,7 @@ static const bt_kernels avx512 = {
     .rmsnorm = bt_rmsnorm_avx2,
     .swiglu = bt_swiglu_avx2,
     .attention = bt_attention_avx2,
+    .bias = bt_bias_avx2,
 };
 
 static const bt_kernels avx2 = {
@@ -42,6 +43,7 @@ static const bt_kernels avx2 = {
     .rmsnorm = bt_rmsnorm_avx2,
     .swiglu = bt_swiglu_avx2,
     .attention = bt_attention_avx2,
+    .bias = bt_bias_avx2,
 };
 
 static const bt_kernels ref = {
@@ -52,6 +54,7 @@ static const bt_kernels ref = {
     .rmsnorm = bt_rmsnorm_ref,
     .swiglu = bt_swiglu_ref,
     .attention = bt_attention_ref,
+    .bias = bt_bias_ref,
 };
 
 const bt_kernels *const bt_kernels_rows[] = {&avx512, &avx2, &ref};

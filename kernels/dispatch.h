@@ -7,6 +7,7 @@
 #define BT_KERNELS_DISPATCH_H
 
 #include "kernels/attention/attention.h"
+#include "kernels/bias/bias.h"
 #include "kernels/linear/linear.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/rmsnorm/rmsnorm.h"
@@ -22,6 +23,7 @@ typedef struct {
     bt_rmsnorm_fn *rmsnorm;
     bt_swiglu_fn *swiglu;
     bt_attention_fn *attention;
+    bt_bias_fn *bias;
 } bt_kernels;
 
 extern const bt_kernels *const bt_kernels_rows[]; /* best first; "ref" is last */

@@ -64,9 +64,10 @@ typedef struct {
     size_t kv_bytes;
     void *memory; /* of the arena of everything below */
 
-    double *rope_frequencies; /* [head_dim / 2] */
+    bt_rope rope;
+    double *rope_frequencies; /* [rope.dims / 2] */
     uint32_t *positions;      /* [rows] */
-    float *rope;              /* [rows][head_dim] */
+    float *rope_table;        /* [rows][rope.dims] */
     float *x, *delta, *y;     /* [rows][hidden] residual stream, what to add to it, normalized */
     float *qkv;               /* [rows][q, k, v heads][head_dim] */
     float *attended;          /* [rows][q heads][head_dim] */
@@ -223,7 +224,8 @@ static void append_chunk(void *arg, uint32_t chunk, uint32_t worker)
         uint32_t position = block->position + i;
         float *q = self->qkv + row * qkv_stride(self);
         float *k = q + (size_t)m->q_heads * m->head_dim;
-        bt_rope_apply(self->rope + row * m->head_dim, m->q_heads + m->kv_heads, m->head_dim, q);
+        bt_rope_apply(self->rope_table + row * self->rope.dims, self->rope.dims,
+                      m->q_heads + m->kv_heads, m->head_dim, q);
         bt_kv_append(&self->kv, self->layer, seq->blocks[position / block_tokens],
                      position % block_tokens, k, k + (size_t)m->kv_heads * m->head_dim);
     }
@@ -395,8 +397,8 @@ static void lay_out(cpu *self, const bt_engine_batch *batch)
             self->positions[self->row_count++] = seq->position + t;
     }
     assert(self->row_count <= self->config.batch_tokens_max);
-    bt_rope_table(self->positions, self->row_count, self->rope_frequencies, self->model.head_dim,
-                  self->rope);
+    bt_rope_table(&self->rope, self->rope_frequencies, self->positions, self->row_count,
+                  self->rope_table);
 }
 
 static bt_status cpu_run(void *arg, const bt_engine_batch *batch, const bt_backend_sink *sink)
@@ -421,9 +423,9 @@ static void carve(cpu *self, bt_arena *arena)
 {
     const bt_model_config *m = &self->model;
     size_t rows = self->config.batch_tokens_max, seqs = self->config.batch_seqs_max;
-    self->rope_frequencies = BT_ARENA_NEW(arena, double, m->head_dim / 2);
+    self->rope_frequencies = BT_ARENA_NEW(arena, double, self->rope.dims / 2);
     self->positions = BT_ARENA_NEW(arena, uint32_t, rows);
-    self->rope = BT_ARENA_NEW(arena, float, rows * m->head_dim);
+    self->rope_table = BT_ARENA_NEW(arena, float, rows * self->rope.dims);
     self->x = BT_ARENA_NEW(arena, float, rows * m->hidden);
     self->delta = BT_ARENA_NEW(arena, float, rows * m->hidden);
     self->y = BT_ARENA_NEW(arena, float, rows * m->hidden);
@@ -600,6 +602,8 @@ static bt_status create(const bt_model *model, const bt_engine_config *config,
     cpu *self = calloc(1, sizeof(*self));
     if (!self) return BT_FAIL(err, BT_ERR_NO_MEMORY, "a cpu engine");
     self->model = *bt_model_config_of(model);
+    self->rope =
+        (bt_rope){.dims = self->model.head_dim, .theta = self->model.rope_theta, .magnitude = 1};
     self->config = *config;
     self->kernels = kernels;
     status = bt_weights_bind(model, &self->weights, err);
@@ -611,7 +615,7 @@ static bt_status create(const bt_model *model, const bt_engine_config *config,
         cpu_destroy(self);
         return status;
     }
-    bt_rope_frequencies(self->model.rope_theta, self->model.head_dim, self->rope_frequencies);
+    bt_rope_frequencies(&self->rope, 0, self->rope_frequencies);
     *ret_self = self;
     return BT_OK;
 }

@@ -5,7 +5,8 @@
  *   blocks    table covering position + count tokens, all of them appended already
  *   q         [count] rows, q_stride elements apart, of [group][head_dim] f32
  *   o         [count] rows, o_stride elements apart, of [group][head_dim] f32
- *   position  of the first query: query i sees the tokens 0 .. position + i
+ *   position  of the first query: query i sees the tokens up to position + i …
+ *   window    … and of those only the last `window`, itself included; 0 = all of them
  *   scratch   bt_attention_scratch_bytes, 32-byte aligned, of this thread
  * Scale is 1/sqrt(head_dim). head_dim is a multiple of 8, count <= BT_ATTENTION_QUERIES_MAX.
  *
@@ -13,7 +14,8 @@
  *         size or what else is in the batch. The fast version goes over tiles of 16 tokens counted
  *         from token 0, with a running maximum (Milakov and Gimelshein 2018, online softmax); the
  *         reference takes the whole row in f64. Rows of the pool beyond the query's position are
- *         never used, even multiplied by 0: they may hold another sequence's NaN. */
+ *         never used, even multiplied by 0: they may hold another sequence's NaN; nor are those before its
+ *         window. */
 #ifndef BT_KERNELS_ATTENTION_ATTENTION_H
 #define BT_KERNELS_ATTENTION_ATTENTION_H
 
@@ -29,6 +31,7 @@ typedef struct {
     float *o;
     uint32_t layer, kv_head, group;
     uint32_t position, count;
+    uint32_t window;
     uint32_t q_stride, o_stride;
 } bt_attention;
 

@@ -114,17 +114,21 @@ static tile_view tile_of(const bt_attention *op, bt_kv_part part, uint32_t token
     return (tile_view){room, BT_DTYPE_F32};
 }
 
-/* Scores to weights of the first `seen` tokens; returns what the older sums must be scaled by. */
-static float soften(state *at, uint32_t row, uint32_t seen, float scale)
+/* Scores to weights of the tokens [hidden, seen), 0 for the others; returns what the older sums must
+ * be scaled by. */
+static float soften(state *at, uint32_t row, uint32_t hidden, uint32_t seen, float scale)
 {
     static const float lane[TILE] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     float *scores = at->scores + (size_t)row * TILE;
     __m256 limit = _mm256_set1_ps((float)seen), minus = _mm256_set1_ps(-INFINITY);
+    __m256 least = _mm256_set1_ps((float)hidden);
     __m256 unit = _mm256_set1_ps(scale);
     __m256 a = _mm256_mul_ps(_mm256_loadu_ps(scores), unit);
     __m256 b = _mm256_mul_ps(_mm256_loadu_ps(scores + 8), unit);
     a = _mm256_blendv_ps(minus, a, _mm256_cmp_ps(_mm256_loadu_ps(lane), limit, _CMP_LT_OQ));
     b = _mm256_blendv_ps(minus, b, _mm256_cmp_ps(_mm256_loadu_ps(lane + 8), limit, _CMP_LT_OQ));
+    a = _mm256_blendv_ps(minus, a, _mm256_cmp_ps(_mm256_loadu_ps(lane), least, _CMP_GE_OQ));
+    b = _mm256_blendv_ps(minus, b, _mm256_cmp_ps(_mm256_loadu_ps(lane + 8), least, _CMP_GE_OQ));
 
     float highest = fmaxf(at->highest[row], max1(_mm256_max_ps(a, b)));
     __m256 top = _mm256_set1_ps(highest);
@@ -168,7 +172,14 @@ BT_INLINE void add_values(bt_dtype dtype, const void *rows, uint32_t head_dim, c
         add_values_of(8, dtype, rows, head_dim, i, weights, seen, shrink, o + i);
 }
 
-/* Takes the tokens [token, +16) into the rows of every query that sees at least the first. */
+/* The first token that the query sees. */
+static uint32_t window_start(const bt_attention *op, uint32_t query)
+{
+    uint32_t position = op->position + query;
+    return op->window && position >= op->window ? position - op->window + 1 : 0;
+}
+
+/* Takes the tokens [token, +16) into the rows of every query that sees one of them at least. */
 static void take_tile(const bt_attention *op, state *at, uint32_t token)
 {
     uint32_t head_dim = op->kv->shape.head_dim, rows = op->count * op->group;
@@ -176,6 +187,7 @@ static void take_tile(const bt_attention *op, state *at, uint32_t token)
     uint32_t end = op->position + op->count; /* tokens that the last query sees */
     uint32_t tokens = end - token < TILE ? end - token : TILE;
     uint32_t row = first_query * op->group;
+    while (window_start(op, rows / op->group - 1) >= token + TILE) rows -= op->group;
     float scale = 1.0f / sqrtf((float)head_dim);
 
     tile_view k = tile_of(op, BT_KV_K, token, tokens, at->k);
@@ -194,13 +206,16 @@ static void take_tile(const bt_attention *op, state *at, uint32_t token)
         uint32_t query = row / op->group, head = row % op->group;
         uint32_t seen = op->position + query + 1 - token;
         if (seen > TILE) seen = TILE;
+        uint32_t start = window_start(op, query), hidden = start > token ? start - token : 0;
         float *o = op->o + (size_t)query * op->o_stride + head * head_dim;
-        const float *weights = at->scores + (size_t)row * TILE;
-        float shrink = soften(at, row, seen, scale);
+        const float *weights = at->scores + (size_t)row * TILE + hidden;
+        const void *values =
+            (const uint8_t *)v.rows + (size_t)hidden * head_dim * bt_dtype_bytes(v.dtype);
+        float shrink = soften(at, row, hidden, seen, scale);
         if (v.dtype == BT_DTYPE_F32)
-            add_values(BT_DTYPE_F32, v.rows, head_dim, weights, seen, shrink, o);
+            add_values(BT_DTYPE_F32, values, head_dim, weights, seen - hidden, shrink, o);
         else
-            add_values(BT_DTYPE_BF16, v.rows, head_dim, weights, seen, shrink, o);
+            add_values(BT_DTYPE_BF16, values, head_dim, weights, seen - hidden, shrink, o);
     }
 }
 
@@ -211,8 +226,8 @@ void bt_attention_avx2(const bt_attention *op, void *scratch)
     assert(op->count > 0 && op->count <= BT_ATTENTION_QUERIES_MAX);
     state at;
     prepare(op, scratch, &at);
-    for (uint32_t token = 0; token < op->position + op->count; token += TILE)
-        take_tile(op, &at, token);
+    uint32_t token = window_start(op, 0) / TILE * TILE;
+    for (; token < op->position + op->count; token += TILE) take_tile(op, &at, token);
     for (uint32_t row = 0; row < op->count * op->group; row++) {
         float *o = op->o + (size_t)(row / op->group) * op->o_stride + row % op->group * head_dim;
         __m256 inverse = _mm256_set1_ps(1.0f / at.total[row]);

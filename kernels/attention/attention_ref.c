@@ -41,9 +41,10 @@ static void one_query(const bt_attention *op, const float *q, uint32_t position,
 {
     uint32_t head_dim = op->kv->shape.head_dim;
     double sums[BT_HEAD_DIM_MAX] = {0}, total = 0, highest = -INFINITY;
-    for (uint32_t token = 0; token <= position; token++)
+    uint32_t first = op->window && position >= op->window ? position - op->window + 1 : 0;
+    for (uint32_t token = first; token <= position; token++)
         highest = fmax(highest, score(op, q, token));
-    for (uint32_t token = 0; token <= position; token++) {
+    for (uint32_t token = first; token <= position; token++) {
         float v[BT_HEAD_DIM_MAX];
         double weight = exp(score(op, q, token) - highest);
         token_row(op, BT_KV_V, token, v);

@@ -5,7 +5,7 @@
  *   x      [rows][n]  f32, updated in place
  *   delta  [rows][n]  f32, or NULL for none
  *   w      [n]        f32 | f16 | bf16, any alignment
- *   y      [rows][n]  f32
+ *   y      [rows][n]  f32; may be x
  * Computes the rows [first, end). A row depends on itself and n only.
  * Source: Zhang and Sennrich 2019, as in Llama. */
 #ifndef BT_KERNELS_RMSNORM_RMSNORM_H

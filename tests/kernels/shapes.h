@@ -22,7 +22,7 @@
 /* Row lengths: below, at and beyond a vector, no multiple of it, the widths of real models. */
 static const uint32_t shape_widths[] = {1, 7, 8, 9, 64, 172, 256, 767, 768};
 static const uint32_t shape_rows[] = {1, 2, 3, 4, 7, 16};
-static const uint32_t shape_head_dims[] = {8, 64, 96, 128, 256};
+static const uint32_t shape_head_dims[] = {8, 64, 80, 96, 128, 256};
 static const bt_dtype shape_weight_dtypes[] = {BT_DTYPE_F32, BT_DTYPE_F16, BT_DTYPE_BF16};
 static const bt_dtype shape_kv_dtypes[] = {BT_DTYPE_F32, BT_DTYPE_BF16, BT_DTYPE_FP8_E4M3,
                                            BT_DTYPE_INT8};

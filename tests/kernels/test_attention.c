@@ -11,11 +11,14 @@
 #define LAYERS 2u
 
 static const uint32_t block_sizes[] = {16, 32, 64};
+/* None, one token, below, at and above a tile, all but one token, all, more than there are. */
+static const uint32_t windows[] = {0, 1, 5, 16, 37, TOKENS - 1, TOKENS, 1000};
 static const uint32_t table[POOL_BLOCKS] = {6, 1, 7, 0, 5, 2, 4, 3};
 
 typedef struct {
     bt_kv_view kv;
     uint32_t head_dim;
+    uint32_t window;
     float *k, *v; /* [TOKENS][KV_HEADS][head_dim] */
     float *q;     /* [TOKENS][KV_HEADS][GROUP][head_dim] */
     float *o, *expected;
@@ -89,10 +92,21 @@ static void run(const fixture *f, bt_attention_fn *attention, uint32_t chunk, fl
                                      .group = GROUP,
                                      .position = t,
                                      .count = TOKENS - t < chunk ? TOKENS - t : chunk,
+                                     .window = f->window,
                                      .q_stride = stride,
                                      .o_stride = stride};
             attention(&op, f->scratch);
         }
+    }
+}
+
+static void compare_rows(const fixture *f)
+{
+    run(f, bt_attention_ref, 16, f->expected);
+    for (unsigned v = 0; v < bt_kernels_row_count; v++) {
+        if (!bt_kernels_rows[v]->supported()) continue;
+        run(f, bt_kernels_rows[v]->attention, 16, f->o);
+        for (size_t i = 0; i < query_floats(f); i++) assert_near(f->o[i], f->expected[i], 1e-5);
     }
 }
 
@@ -105,12 +119,9 @@ static void test_variants_agree_with_the_reference(void **state)
         fixture f = fixture_make(&rng, shape_head_dims[h]);
         for (size_t d = 0; d < COUNT(shape_kv_dtypes); d++) {
             pool_fill(&f, shape_kv_dtypes[d], block_sizes[(h + d) % 3]);
-            run(&f, bt_attention_ref, 16, f.expected);
-            for (unsigned v = 0; v < bt_kernels_row_count; v++) {
-                if (!bt_kernels_rows[v]->supported()) continue;
-                run(&f, bt_kernels_rows[v]->attention, 16, f.o);
-                for (size_t i = 0; i < query_floats(&f); i++)
-                    assert_near(f.o[i], f.expected[i], 1e-5);
+            for (size_t w = 0; w < COUNT(windows); w++) {
+                f.window = windows[w];
+                compare_rows(&f);
             }
         }
         fixture_free(&f);
@@ -126,6 +137,7 @@ static void test_chunks_and_block_sizes_change_no_bit(void **state)
     for (size_t h = 0; h < COUNT(shape_head_dims); h++) {
         fixture f = fixture_make(&rng, shape_head_dims[h]);
         for (size_t d = 0; d < COUNT(shape_kv_dtypes); d++) {
+            f.window = windows[(h + d) % COUNT(windows)];
             pool_fill(&f, shape_kv_dtypes[d], 16);
             run(&f, bt_kernels_best()->attention, 16, f.expected);
             for (size_t b = 0; b < COUNT(block_sizes); b++) {
@@ -203,6 +215,35 @@ static void test_one_token_gives_its_value(void **state)
     }
 }
 
+/* A window of one is like the first token everywhere, and NaN before a window changes nothing. */
+static void test_a_window_hides_what_is_before_it(void **state)
+{
+    (void)state;
+    bt_rng rng;
+    bt_rng_init(&rng, SEED);
+    fixture f = fixture_make(&rng, 64);
+    for (unsigned r = 0; r < bt_kernels_row_count; r++) {
+        if (!bt_kernels_rows[r]->supported()) continue;
+        pool_fill(&f, BT_DTYPE_F32, 16);
+        f.window = 1;
+        run(&f, bt_kernels_rows[r]->attention, 16, f.o);
+        for (size_t i = 0; i < query_floats(&f); i++) {
+            size_t token = i / (KV_HEADS * GROUP * 64), head = i / (GROUP * 64) % KV_HEADS;
+            assert_near(f.o[i], f.v[(token * KV_HEADS + head) * 64 + i % 64], 1e-6);
+        }
+        f.window = 10;
+        run(&f, bt_kernels_rows[r]->attention, 16, f.expected);
+        for (uint32_t part = 0; part < 2; part++)
+            for (uint32_t head = 0; head < KV_HEADS; head++)
+                memset(bt_kv_at(&f.kv, table[0], 1, (bt_kv_part)part, head), 0xff, 16 * 64 * 4);
+        run(&f, bt_kernels_rows[r]->attention, 1, f.o);
+        size_t row = KV_HEADS * GROUP * 64, from = (16 + f.window - 1) * row;
+        assert_memory_equal(f.o + from, f.expected + from,
+                            (query_floats(&f) - from) * sizeof(float));
+    }
+    fixture_free(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +251,7 @@ int main(void)
         cmocka_unit_test(test_variants_agree_with_the_reference),
         cmocka_unit_test(test_chunks_and_block_sizes_change_no_bit),
         cmocka_unit_test(test_the_first_token_sees_itself),
+        cmocka_unit_test(test_a_window_hides_what_is_before_it),
     };
     printf("seed %u\n", SEED);
     return cmocka_run_group_tests(tests, NULL, NULL);
