@@ -102,7 +102,7 @@ static size_t spaces_after(const char *text, size_t bytes, size_t at)
     uint32_t code = 0;
     size_t length;
     while ((length = bt_utf8_char(text + at, bytes - at, &code)) > 0 &&
-           bt_char_class_of(code) == BT_CHAR_SPACE)
+           (bt_char_class_of(code) & BT_CHAR_SPACE) != 0)
         at += length;
     return at;
 }
@@ -114,7 +114,7 @@ static size_t spaces_before(const char *text, size_t from, size_t at)
         while (start > from && ((uint8_t)text[start] & 0xC0) == 0x80) start--;
         uint32_t code = 0;
         if (bt_utf8_char(text + start, at - start, &code) == 0 ||
-            bt_char_class_of(code) != BT_CHAR_SPACE)
+            (bt_char_class_of(code) & BT_CHAR_SPACE) == 0)
             break;
         at = start;
     }

@@ -1,29 +1,40 @@
 /* pretokenizer.h - the second stage of a tokenizer: normalized text to words, which BPE never
  * merges across.
  *
- * ADD ONE  a row in pretokenizer.c: its type, how its members are read, how it splits a span.
- * PATTERN The patterns are scanners written by hand over the classes of unicode.h: one pass, no
- *         backtracking beyond one character, so hostile text costs what other text does. */
+ * STEP    Every kind is a rewriting (a space before, spaces made visible) and a cut: a pattern, and
+ *         what becomes of the text that matches it. The kinds differ in how they say so.
+ * ADD ONE  a row in pretokenizer.c: its type, and how its members are read. Patterns: pattern.h. */
 #ifndef BT_COMMON_TEXT_PRETOKENIZER_H
 #define BT_COMMON_TEXT_PRETOKENIZER_H
 
 #include "common/text/json.h"
+#include "common/text/pattern.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct bt_pretokenizer_kind bt_pretokenizer_kind;
-
 typedef enum { BT_PREPEND_NEVER, BT_PREPEND_FIRST, BT_PREPEND_ALWAYS } bt_prepend;
+
+/* What becomes of a match: a word; nothing; a part of the words beside it. */
+typedef enum {
+    BT_CUT_NEVER, /* the span is one word */
+    BT_CUT_ISOLATED,
+    BT_CUT_REMOVED,
+    BT_CUT_WITH_PREVIOUS,
+    BT_CUT_WITH_NEXT,
+    BT_CUT_CONTIGUOUS /* matches side by side are one word */
+} bt_cut;
 
 typedef struct {
     uint32_t count;
     bool byte_level; /* words are bytes to BPE, not characters */
     struct bt_pretokenizer_step {
-        const bt_pretokenizer_kind *kind;
         bt_prepend prepend;
-        bool split;
-        char replacement[BT_STAGE_TEXT_BYTES_MAX + 1];
+        char prefix[BT_STAGE_TEXT_BYTES_MAX + 1]; /* what is prepended */
+        bool replace;                             /* spaces become the prefix */
+        bt_cut cut;
+        bool invert; /* what does not match is what matches */
+        bt_pattern pattern;
     } steps[BT_STAGE_STEPS_MAX];
 } bt_pretokenizer;
 
