@@ -72,3 +72,20 @@ def test_example_configurations_are_right(tmp_path):
         done = subprocess.run([BIN / programs[role], "--config", file, "--check-config"], capture_output=True, text=True,
                               timeout=20, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_troubleshooting_quotes_what_programs_print():
+    """Every quoted message: its fixed parts stand in the sources, in this order within one string or its neighbours."""
+    sources = "".join(path.read_text(encoding="utf-8") for folder in ("common", "proto", "router", "prefilld", "decoded", "ops/cli")
+                      for path in (ROOT / folder).rglob("*.[ch]"))
+    sources = re.sub(r'"\s*\n\s*"', "", sources)
+    content = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| (?:it says|reason of a refused pair) \|.*\n\|[-|]+\n((?:\|.*\n)+)", content, re.M)
+    quotes = [quote for rows in tables for row in rows.splitlines() for quote in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert len(quotes) > 15
+    missing = []
+    for quote in quotes:
+        parts = [re.escape(part) for part in quote.split("…") if part.strip()]
+        if not re.search(r'[^"\n]{0,60}'.join(parts), sources):
+            missing.append(quote)
+    assert missing == []
