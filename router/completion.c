@@ -1,7 +1,7 @@
 #include "router/completion.h"
 
 #include "common/base/crypto.h"
-#include "common/text/detok.h"
+#include "router/openai_json.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -9,30 +9,32 @@
 #include <string.h>
 #include <time.h>
 
-#define TEXT_BYTES_MAX (BT_DETOK_BYTES_MAX + BT_STOP_BYTES_MAX)
-#define ANSWER_MAX (64u << 20)
+#define ESCAPED_MAX 6u /* bytes of JSON for one of text */
+
+static const uint32_t no_ids; /* an empty list that is not NULL */
 
 typedef struct {
     bt_completion *job;
     uint32_t index;
-    bt_detok detok;
-    bt_stop stop;
+    bt_choice_text text;
     uint64_t started_ns, last_token_ns;
-    char *text;    /* not streamed: all of it */
+    char *answer;  /* not streamed: all of the text */
     uint32_t *ids; /* the same, if asked for */
-    size_t text_bytes, text_capacity;
+    size_t answer_bytes, answer_capacity;
     uint32_t id_count, id_capacity;
-    uint32_t prompt_tokens, output_tokens, cached_tokens;
+    uint32_t output_tokens, cached_tokens;
     bt_finish_reason finish;
-    bool ended;
+    uint32_t stop_id; /* if stopped_by_id */
+    bool begun;       /* the first token came */
+    bool ended, stopped_by_id;
 } choice;
 
 struct bt_completion {
     bt_completions *owner;
     bt_completion *previous, *next; /* of the owner's list */
     bt_http_exchange *exchange;     /* NULL once it is over */
-    bt_completion_request request;
-    char id[40];
+    bt_api_request request;
+    char id[48];
     time_t created;
     bool begun; /* the stream's head is out */
     bool failed;
@@ -41,17 +43,8 @@ struct bt_completion {
     size_t pending_sent;
     uint32_t choices_left;
     uint32_t choice_count;
-    choice choices[BT_PROMPTS_MAX];
+    choice choices[];
 };
-
-static const char *finish_text(bt_finish_reason finish)
-{
-    switch (finish) {
-    case BT_FINISH_STOP: return "stop";
-    case BT_FINISH_LENGTH: return "length";
-    default: return NULL;
-    }
-}
 
 /* ---- errors ---- */
 
@@ -92,11 +85,12 @@ static void fail_job(bt_completion *job, const bt_api_error *error);
 static void free_job(bt_completion *job)
 {
     for (uint32_t i = 0; i < job->choice_count; i++) {
-        free(job->choices[i].text);
+        bt_choice_text_close(&job->choices[i].text);
+        free(job->choices[i].answer);
         free(job->choices[i].ids);
     }
     bt_json_finish(&job->pending);
-    bt_completion_request_finish(&job->request);
+    bt_api_request_finish(&job->request);
     bt_completions *owner = job->owner;
     if (job->previous != NULL)
         job->previous->next = job->next;
@@ -126,78 +120,28 @@ static void cancel_choices(bt_completion *job)
 
 /* ---- output ---- */
 
-static void event_head(bt_completion *job, bt_json_out *json)
+static bt_openai_head head_of(const bt_completion *job)
 {
-    bt_json_raw(json, "data: ");
-    bt_json_begin(json, '{');
-    bt_json_key(json, "id");
-    bt_json_text(json, job->id);
-    bt_json_key(json, "object");
-    bt_json_text(json, "text_completion");
-    bt_json_key(json, "created");
-    bt_json_u64(json, (uint64_t)job->created);
-    bt_json_key(json, "model");
-    bt_json_text(json, job->owner->model);
-    bt_json_key(json, "choices");
-    bt_json_begin(json, '[');
+    return (bt_openai_head){.chat = job->request.chat,
+                            .chunk = job->request.stream,
+                            .id = job->id,
+                            .model = job->owner->model,
+                            .fingerprint = job->owner->fingerprint,
+                            .created = job->created,
+                            .tokenizer = job->owner->tokenizer};
 }
 
-static void write_usage(bt_completion *job, bt_json_out *json)
+/* So far. A prompt counts once, however many choices it has. */
+static bt_openai_usage usage_of(const bt_completion *job)
 {
-    uint64_t prompt = 0, output = 0, cached = 0;
-    for (uint32_t i = 0; i < job->choice_count; i++) {
-        prompt += job->choices[i].prompt_tokens;
-        output += job->choices[i].output_tokens;
-        cached += job->choices[i].cached_tokens;
+    bt_openai_usage usage = {0};
+    for (uint32_t i = 0; i < job->request.prompt_count; i++) {
+        usage.prompt_tokens += job->request.prompts[i].token_count;
+        usage.cached_tokens += job->choices[i * job->request.n].cached_tokens;
     }
-    bt_json_key(json, "usage");
-    bt_json_begin(json, '{');
-    bt_json_key(json, "prompt_tokens");
-    bt_json_u64(json, prompt);
-    bt_json_key(json, "completion_tokens");
-    bt_json_u64(json, output);
-    bt_json_key(json, "total_tokens");
-    bt_json_u64(json, prompt + output);
-    bt_json_key(json, "prompt_tokens_details");
-    bt_json_begin(json, '{');
-    bt_json_key(json, "cached_tokens");
-    bt_json_u64(json, cached);
-    bt_json_end(json, '}');
-    bt_json_end(json, '}');
-}
-
-static void event_tail(bt_completion *job, bt_json_out *json, bool usage_event)
-{
-    bt_json_end(json, ']');
-    if (usage_event) {
-        write_usage(job, json);
-    } else if (job->request.include_usage) {
-        bt_json_key(json, "usage");
-        bt_json_null(json);
-    }
-    bt_json_end(json, '}');
-    bt_json_raw(json, "\n\n");
-}
-
-static void write_choice(bt_json_out *json, const choice *c, const char *text, size_t bytes,
-                         const uint32_t *ids, uint32_t id_count)
-{
-    bt_json_begin(json, '{');
-    bt_json_key(json, "index");
-    bt_json_u64(json, c->index);
-    bt_json_key(json, "text");
-    bt_json_string(json, text, bytes);
-    bt_json_key(json, "logprobs");
-    bt_json_null(json);
-    bt_json_key(json, "finish_reason");
-    bt_json_text(json, finish_text(c->finish));
-    if (c->job->request.return_token_ids) {
-        bt_json_key(json, "token_ids");
-        bt_json_begin(json, '[');
-        for (uint32_t i = 0; i < id_count; i++) bt_json_u64(json, ids[i]);
-        bt_json_end(json, ']');
-    }
-    bt_json_end(json, '}');
+    for (uint32_t i = 0; i < job->choice_count; i++)
+        usage.output_tokens += job->choices[i].output_tokens;
+    return usage;
 }
 
 /* Sends what waits; what the client does not take yet goes on waiting. */
@@ -236,31 +180,101 @@ static void check_slow(bt_completion *job)
     cancel_choices(job);
 }
 
-static void stream_choice(choice *c, const char *text, size_t bytes, const uint32_t *ids,
-                          uint32_t id_count)
+/* One event; choice NULL: the one of the usage. */
+static void send_event(bt_completion *job, const bt_openai_choice *c)
 {
-    bt_completion *job = c->job;
     if (job->exchange == NULL || job->failed) return;
     begin_stream(job);
-    event_head(job, &job->pending);
-    write_choice(&job->pending, c, text, bytes, ids, id_count);
-    event_tail(job, &job->pending, false);
+    const bt_openai_head head = head_of(job);
+    const bt_openai_usage usage = usage_of(job);
+    bt_json_raw(&job->pending, "data: ");
+    bt_openai_begin(&job->pending, &head);
+    if (c != NULL) bt_openai_add_choice(&job->pending, &head, c);
+    bool with_usage = c == NULL || job->request.continuous_usage;
+    bt_openai_end(&job->pending, with_usage ? &usage : NULL, job->request.include_usage);
+    bt_json_raw(&job->pending, "\n\n");
+}
+
+static bt_openai_choice view_of(const choice *c, const char *text, size_t bytes)
+{
+    return (bt_openai_choice){.index = c->index,
+                              .text = text,
+                              .text_bytes = bytes,
+                              .logprobs = c->job->request.sampling.logprobs,
+                              .entries = c->text.entries,
+                              .entry_count = c->text.ready};
+}
+
+/* Before the first token of a choice: who speaks, or the prompt. */
+static void send_opening(choice *c)
+{
+    const bt_request_prompt *prompt = &c->job->request.prompts[c->index / c->job->request.n];
+    bt_openai_choice view = {.index = c->index, .text = "", .role = c->job->request.chat};
+    if (c->job->request.echo) {
+        view.text = prompt->echo;
+        view.text_bytes = prompt->echo_bytes;
+    }
+    if (c->job->request.return_token_ids) view.ids = &no_ids;
+    if (view.role || view.text_bytes > 0) send_event(c->job, &view);
+}
+
+static void stream_text(choice *c, const char *text, size_t bytes, const uint32_t *id)
+{
+    bt_completion *job = c->job;
+    if (!c->begun) send_opening(c);
+    bt_openai_choice view = view_of(c, text, bytes);
+    if (job->request.return_token_ids) {
+        view.ids = id != NULL ? id : &no_ids;
+        view.id_count = id != NULL;
+    }
+    if (id != NULL || bytes > 0 || view.entry_count > 0) send_event(job, &view);
+    bt_choice_text_took(&c->text);
     flush(job);
     check_slow(job);
 }
 
-static bool keep(choice *c, const char *text, size_t bytes, const uint32_t *id)
+static void set_end(const choice *c, bt_openai_choice *view)
 {
-    if (c->text_bytes + bytes > c->text_capacity) {
-        size_t capacity = 2 * (c->text_bytes + bytes) + 256;
-        char *grown = realloc(c->text, capacity);
-        if (grown == NULL) return false;
-        c->text = grown;
-        c->text_capacity = capacity;
+    const bt_stop *stop = &c->text.stop;
+    view->ended = true;
+    view->finish = c->finish;
+    if (stop->matched) {
+        view->stop_text = stop->strings[stop->matched_index].text;
+        view->stop_bytes = stop->strings[stop->matched_index].bytes;
     }
-    if (bytes > 0) memcpy(c->text + c->text_bytes, text, bytes);
-    c->text_bytes += bytes;
-    if (id == NULL || !c->job->request.return_token_ids) return true;
+    if (c->stopped_by_id) view->stop_id = &c->stop_id;
+}
+
+/* The last event of a choice: in chat it has no text, in completions what was held back. */
+static void stream_end(choice *c, const char *text, size_t bytes)
+{
+    bt_completion *job = c->job;
+    if (job->request.chat) stream_text(c, text, bytes, NULL);
+    bt_openai_choice view = view_of(c, text, job->request.chat ? 0 : bytes);
+    if (job->request.return_token_ids) view.ids = &no_ids;
+    set_end(c, &view);
+    send_event(job, &view);
+    bt_choice_text_took(&c->text);
+    flush(job);
+    check_slow(job);
+}
+
+static bool keep_text(choice *c, const char *text, size_t bytes)
+{
+    if (c->answer_bytes + bytes > c->answer_capacity) {
+        size_t capacity = 2 * (c->answer_bytes + bytes) + 256;
+        char *grown = realloc(c->answer, capacity);
+        if (grown == NULL) return false;
+        c->answer = grown;
+        c->answer_capacity = capacity;
+    }
+    if (bytes > 0) memcpy(c->answer + c->answer_bytes, text, bytes);
+    c->answer_bytes += bytes;
+    return true;
+}
+
+static bool keep_id(choice *c, uint32_t id)
+{
     if (c->id_count == c->id_capacity) {
         uint32_t capacity = 2 * c->id_capacity + 64;
         uint32_t *grown = realloc(c->ids, capacity * sizeof(uint32_t));
@@ -268,23 +282,42 @@ static bool keep(choice *c, const char *text, size_t bytes, const uint32_t *id)
         c->ids = grown;
         c->id_capacity = capacity;
     }
-    c->ids[c->id_count++] = *id;
+    c->ids[c->id_count++] = id;
     return true;
+}
+
+static void fail_memory(bt_completion *job)
+{
+    bt_api_error error;
+    bt_api_no_memory(&error);
+    fail_job(job, &error);
 }
 
 static void emit(choice *c, const char *text, size_t bytes, const uint32_t *id)
 {
-    if (c->job->request.stream) {
-        if (bytes > 0 || id != NULL) stream_choice(c, text, bytes, id, id != NULL);
+    const bt_api_request *request = &c->job->request;
+    if (request->stream) {
+        stream_text(c, text, bytes, id);
         return;
     }
-    if (keep(c, text, bytes, id)) return;
-    const bt_api_error error = {
-        .http_status = 503, .type = "server_error", .message = "out of memory"};
-    fail_job(c->job, &error);
+    const bt_request_prompt *prompt = &request->prompts[c->index / request->n];
+    bool ok = c->begun || !request->echo || keep_text(c, prompt->echo, prompt->echo_bytes);
+    ok = ok && keep_text(c, text, bytes);
+    if (ok && id != NULL && request->return_token_ids) ok = keep_id(c, *id);
+    if (!ok) fail_memory(c->job);
 }
 
 /* ---- tokens ---- */
+
+/* The token that ends a choice has no text; chat, whose logprobs are those of the content, does not
+ * list it. */
+static bt_push_kind push_kind(const choice *c, uint32_t index, bool eos)
+{
+    const bt_api_request *request = &c->job->request;
+    bool last = (eos && !request->ignore_eos) || (c->stopped_by_id && !request->include_stop);
+    if (last) return request->chat ? BT_PUSH_SILENT : BT_PUSH_HIDDEN;
+    return index < request->sampling.min_tokens ? BT_PUSH_UNSTOPPED : BT_PUSH_TEXT;
+}
 
 void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, bool eos)
 {
@@ -297,13 +330,19 @@ void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, b
     if (index > 0 && owner->on_token != NULL) owner->on_token(owner->arg, now - c->last_token_ns);
     c->last_token_ns = now;
     c->output_tokens = index + 1;
-    char text[BT_DETOK_BYTES_MAX], safe[TEXT_BYTES_MAX];
-    size_t bytes = eos && !job->request.ignore_eos ? 0 : bt_detok_push(&c->detok, token->id, text);
-    size_t safe_bytes = bt_stop_push(&c->stop, text, bytes, safe);
-    job->held =
-        true; /* what follows may end the job: its client reads too slowly, or a stop string */
-    emit(c, safe, safe_bytes, &token->id);
-    if (c->stop.matched) bt_router_core_stop(owner->core, user, now);
+    c->stopped_by_id = bt_sampling_stops(&job->request.sampling, token->id);
+    if (c->stopped_by_id) c->stop_id = token->id;
+    char text[BT_CHOICE_TEXT_BYTES_MAX];
+    size_t bytes;
+    bool known = bt_choice_text_push(&c->text, token, push_kind(c, index, eos), text, &bytes);
+    /* What follows may end the job: its client reads too slowly, or the text stops. */
+    job->held = true;
+    if (known)
+        emit(c, text, bytes, &token->id);
+    else
+        fail_memory(job);
+    c->begun = true;
+    if (!c->ended && c->text.stop.matched) bt_router_core_stop(owner->core, user, now);
     job->held = false;
     release(job);
 }
@@ -312,21 +351,32 @@ static void answer(bt_completion *job)
 {
     bt_json_out *json = &job->owner->json;
     bt_json_reset(json);
-    json->capacity_max = ANSWER_MAX;
-    event_head(job, json);
-    json->comma = false;
+    const bt_openai_head head = head_of(job);
+    const bt_openai_usage usage = usage_of(job);
+    bt_openai_begin(json, &head);
     for (uint32_t i = 0; i < job->choice_count; i++) {
         const choice *c = &job->choices[i];
-        write_choice(json, c, c->text, c->text_bytes, c->ids, c->id_count);
+        bt_openai_choice view = view_of(c, c->answer, c->answer_bytes);
+        if (job->request.return_token_ids) {
+            view.ids = c->ids != NULL ? c->ids : &no_ids;
+            view.id_count = c->id_count;
+        }
+        set_end(c, &view);
+        bt_openai_add_choice(json, &head, &view);
     }
-    bt_json_end(json, ']');
-    write_usage(job, json);
-    bt_json_end(json, '}');
-    size_t prefix = strlen("data: ");
+    bt_openai_end(json, &usage, false);
+    if (json->overflow) {
+        bt_api_error error = {
+            .http_status = 500, .type = "server_error", .code = "answer_too_large"};
+        snprintf(error.message, sizeof(error.message),
+                 "the answer has more than %u bytes; with 'stream' there is no such limit",
+                 BT_COMPLETION_ANSWER_MAX);
+        fail_job(job, &error);
+        return;
+    }
     bt_http_exchange *exchange = job->exchange;
     job->exchange = NULL;
-    bt_http_reply(exchange, 200, "application/json", NULL, json->data + prefix,
-                  json->bytes - prefix);
+    bt_http_reply(exchange, 200, "application/json", NULL, json->data, json->bytes);
 }
 
 static void fail_job(bt_completion *job, const bt_api_error *error)
@@ -357,10 +407,7 @@ static void finish_job(bt_completion *job)
         return;
     }
     begin_stream(job);
-    if (job->request.include_usage) {
-        event_head(job, &job->pending);
-        event_tail(job, &job->pending, true);
-    }
+    if (job->request.include_usage) send_event(job, NULL);
     bt_json_raw(&job->pending, "data: [DONE]\n\n");
     flush(job);
 }
@@ -383,23 +430,19 @@ void bt_completion_ended(uint64_t user, const bt_router_end *end)
     bt_completions *owner = job->owner;
     assert(!c->ended && job->choices_left > 0);
     c->ended = true;
-    c->prompt_tokens = end->prompt_tokens;
     c->output_tokens = end->output_tokens;
     c->cached_tokens = end->cached_tokens;
     c->finish = end->reason;
     if (owner->on_end != NULL) owner->on_end(owner->arg, end, owner->now_ns() - c->started_ns);
     if (end->reason == BT_FINISH_STOP || end->reason == BT_FINISH_LENGTH) {
-        char text[BT_DETOK_BYTES_MAX], safe[TEXT_BYTES_MAX];
-        size_t bytes = 0;
-        if (!c->stop.matched) {
-            size_t rest = bt_detok_flush(&c->detok, text);
-            bytes = bt_stop_push(&c->stop, text, rest, safe);
-            if (!c->stop.matched) bytes += bt_stop_flush(&c->stop, safe + bytes);
-        }
+        char text[BT_CHOICE_TEXT_BYTES_MAX];
+        size_t bytes;
+        bt_choice_text_finish(&c->text, text, &bytes);
+        if (c->text.stop.matched) c->finish = BT_FINISH_STOP;
         if (job->request.stream)
-            stream_choice(c, safe, bytes, NULL, 0);
+            stream_end(c, text, bytes);
         else
-            emit(c, safe, bytes, NULL);
+            emit(c, text, bytes, NULL);
     }
     job->choices_left--;
     if (end->reason == BT_FINISH_FAILED) {
@@ -433,42 +476,61 @@ static void refused(bt_status status, const bt_err *err, bt_api_error *ret_error
 static bt_status submit(bt_completion *job, uint32_t i, bt_err *err)
 {
     choice *c = &job->choices[i];
-    const bt_completion_request *request = &job->request;
-    bt_router_request r = {.tokens = request->prompts[i].tokens,
-                           .token_count = request->prompts[i].token_count,
+    const bt_api_request *request = &job->request;
+    const bt_request_prompt *prompt = &request->prompts[i / request->n];
+    bt_router_request r = {.tokens = prompt->tokens,
+                           .token_count = prompt->token_count,
                            .max_tokens = request->max_tokens,
                            .ignore_eos = request->ignore_eos,
                            .sampling = request->sampling,
                            .user = (uint64_t)(uintptr_t)c};
     bt_random_bytes(&r.id, sizeof(r.id));
-    if (!request->seeded) bt_random_bytes(&r.sampling.seed, sizeof(r.sampling.seed));
+    if (request->salted) memcpy(r.tenant_salt, request->salt.bytes, sizeof(r.tenant_salt));
+    if (request->seeded)
+        r.sampling.seed += i % request->n;
+    else
+        bt_random_bytes(&r.sampling.seed, sizeof(r.sampling.seed));
     return bt_router_core_submit(job->owner->core, &r, c->started_ns, err);
 }
 
-static bt_completion *new_job(bt_completions *completions, bt_http_exchange *exchange,
-                              const bt_tokenizer *tokenizer, bt_completion_request *request)
+static void init_choice(bt_completion *job, uint32_t i)
 {
-    bt_completion *job = calloc(1, sizeof(*job));
+    choice *c = &job->choices[i];
+    const bt_api_request *request = &job->request;
+    const bt_request_prompt *prompt = &request->prompts[i / request->n];
+    c->job = job;
+    c->index = i;
+    c->started_ns = job->owner->now_ns();
+    uint64_t chars_before = 0;
+    for (size_t b = 0; b < prompt->echo_bytes; b++)
+        chars_before += ((uint8_t)prompt->echo[b] & 0xc0) != 0x80;
+    bt_choice_text_init(&c->text, &prompt->detok, &request->stop, chars_before);
+    c->text.include_stop = request->include_stop;
+    c->text.entries_wanted = request->sampling.logprobs;
+}
+
+static bt_completion *new_job(bt_completions *completions, bt_http_exchange *exchange,
+                              bt_api_request *request)
+{
+    uint32_t choices = request->prompt_count * request->n;
+    bt_completion *job = calloc(1, sizeof(*job) + choices * sizeof(choice));
     if (job == NULL) return NULL;
     job->owner = completions;
     job->exchange = exchange;
     job->request = *request;
+    job->request.sampling.bias = job->request.bias;
     job->created = time(NULL);
     uint8_t random[16];
     bt_random_bytes(random, sizeof(random));
-    int used = snprintf(job->id, sizeof(job->id), "cmpl-");
+    int used = snprintf(job->id, sizeof(job->id), request->chat ? "chatcmpl-" : "cmpl-");
     for (size_t i = 0; i < sizeof(random); i++)
         used += snprintf(job->id + used, 3, "%02x", random[i]);
-    bt_json_init(&job->pending, BT_COMPLETION_PENDING_MAX);
-    job->choice_count = request->prompt_count;
-    for (uint32_t i = 0; i < job->choice_count; i++) {
-        choice *c = &job->choices[i];
-        c->job = job;
-        c->index = i;
-        c->stop = request->stop;
-        c->started_ns = completions->now_ns();
-        bt_detok_init(&c->detok, tokenizer, BT_DETOK_CONTINUES);
-    }
+    size_t echo_bytes = 0;
+    for (uint32_t i = 0; i < request->prompt_count; i++)
+        echo_bytes += request->n * request->prompts[i].echo_bytes;
+    bt_json_init(&job->pending, BT_COMPLETION_PENDING_MAX + ESCAPED_MAX * echo_bytes);
+    job->choice_count = choices;
+    for (uint32_t i = 0; i < choices; i++) init_choice(job, i);
     job->next = completions->first;
     if (job->next != NULL) job->next->previous = job;
     completions->first = job;
@@ -477,14 +539,14 @@ static bt_completion *new_job(bt_completions *completions, bt_http_exchange *exc
 }
 
 void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange,
-                         const bt_tokenizer *tokenizer, bt_completion_request *request)
+                         bt_api_request *request)
 {
-    bt_completion *job = new_job(completions, exchange, tokenizer, request);
+    bt_completion *job = new_job(completions, exchange, request);
     if (job == NULL) {
-        const bt_api_error error = {
-            .http_status = 503, .type = "server_error", .message = "out of memory"};
+        bt_api_error error;
+        bt_api_no_memory(&error);
         bt_api_error_reply(exchange, &completions->json, &error);
-        bt_completion_request_finish(request);
+        bt_api_request_finish(request);
         return;
     }
     bt_http_exchange_set_user(exchange, job);

@@ -1,11 +1,16 @@
-/* completion.h - one POST /v1/completions from accepted to answered: tokens in, text and JSON out.
+/* completion.h - a request for tokens from accepted to answered, completions and chat alike: tokens
+ * in, text and JSON out.
  *
- * WHAT    A job has one choice for each prompt, each a request of the core. Tokens become text (detok.h), text passes the
- *         stop strings (stop.h), and what is safe to send goes out: as server-sent events, or as one answer at the end.
- * ENDING  The job owns its HTTP exchange until it replied, ended the stream or was told that the client is gone. When the
- *         last choice has ended the job frees itself.
- * BOUNDS  A client that reads too slowly makes its text wait here, BT_COMPLETION_PENDING_MAX at most; then the job is
- *         cancelled and the connection cut.
+ * WHAT    A job has n choices for each prompt, each a request of the core: choice i is number i % n of
+ *         prompt i / n. The prefix cache of the prefill daemons makes the later ones of a prompt
+ *         cheap. Tokens become text (choice_text.h), and what is safe to send goes out: as
+ *         server-sent events, or as one answer at the end (openai_json.h).
+ * ENDING  The job owns its HTTP exchange until it replied, ended the stream or was told that the
+ *         client is gone. When the last choice has ended the job frees itself. One choice that fails
+ *         ends them all.
+ * BOUNDS  A client that reads too slowly makes its text wait here, BT_COMPLETION_PENDING_MAX at most
+ *         (and what it asked to echo); then the job is cancelled and the connection cut. An answer
+ *         that is not streamed has BT_COMPLETION_ANSWER_MAX bytes at most.
  * THREAD  The loop's. */
 #ifndef BT_ROUTER_COMPLETION_H
 #define BT_ROUTER_COMPLETION_H
@@ -16,12 +21,14 @@
 #include "router/request.h"
 
 #define BT_COMPLETION_PENDING_MAX (1u << 20)
+#define BT_COMPLETION_ANSWER_MAX (64u << 20)
 
 typedef struct bt_completion bt_completion;
 
 typedef struct {
     bt_router_core *core;
-    const char *model;
+    const bt_tokenizer *tokenizer;
+    const char *model, *fingerprint;
     uint64_t (*now_ns)(void);
     bt_json_out json;     /* scratch of the answers */
     bt_completion *first; /* every job, the latest first */
@@ -33,10 +40,10 @@ typedef struct {
     void (*on_end)(void *arg, const bt_router_end *end, uint64_t since_ns);
 } bt_completions;
 
-/* Submits every prompt; answers the exchange itself if one is refused (H8: 429, 503 or 400 at once). Takes the request's
- * memory. */
+/* Submits every choice; answers the exchange itself if one is refused (H8: 429, 503 or 400 at once).
+ * Takes the request's memory. */
 void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange,
-                         const bt_tokenizer *tokenizer, bt_completion_request *request);
+                         bt_api_request *request);
 /* The io calls of the core; user is what start gave it. */
 void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, bool eos);
 void bt_completion_ended(uint64_t user, const bt_router_end *end);

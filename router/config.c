@@ -27,6 +27,8 @@ static const bt_config_key keys[] = {
      .doc = "Requests in flight at once; one more is answered 429."},
     {"router", "attempts", BT_CONFIG_U32, FIELD(attempts_max), .default_text = "4", .min = 1, .max = 64,
      .doc = "How often a request is tried, the first time included."},
+    {"router", "choices", BT_CONFIG_U32, FIELD(choices_max), .default_text = "32", .min = 1, .max = 1024,
+     .doc = "Answers to one API request at once: its prompts times `n`. No more than `requests`."},
     {"router", "context_tokens", BT_CONFIG_U32, FIELD(context_tokens), .default_text = "0", .max = BT_CONTEXT_TOKENS_MAX,
      .doc = "Longest prompt and output together; 0: as long as the model allows."},
     {"router", "connections", BT_CONFIG_U32, FIELD(connections_max), .default_text = "1024", .min = 1, .max = 65536,

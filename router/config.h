@@ -14,7 +14,7 @@ typedef struct {
     char key_file[BT_CONFIG_PATH_BYTES_MAX];
     char keys_file[BT_CONFIG_PATH_BYTES_MAX];
     char policy[32];
-    uint32_t requests_max, attempts_max;
+    uint32_t requests_max, attempts_max, choices_max;
     uint32_t context_tokens;
     uint32_t connections_max;
     uint32_t log_level;

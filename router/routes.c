@@ -3,9 +3,12 @@
  * ADD ONE a handler and a row. A path that ends in "/" stands for every path that begins with it. */
 #include "common/base/parse.h"
 #include "router/fleet.h"
+#include "router/openai_json.h"
 #include "router/shell_state.h"
 
+#include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void reply_json(bt_http_exchange *exchange, int status, const bt_json_out *json)
@@ -34,7 +37,7 @@ static void write_model(const bt_router *router, bt_json_out *json)
     bt_json_key(json, "object");
     bt_json_text(json, "model");
     bt_json_key(json, "created");
-    bt_json_u64(json, 0);
+    bt_json_u64(json, (uint64_t)router->created);
     bt_json_key(json, "owned_by");
     bt_json_text(json, "baton");
     bt_json_key(json, "max_model_len");
@@ -58,17 +61,47 @@ static void serve_models(bt_router *router, bt_http_exchange *exchange, const bt
     reply_json(exchange, 200, json);
 }
 
+/* The text with %XX decoded, or false: clients may send a "/" in a name as %2F. */
+static bool decode_path(bt_text text, char *ret_name, size_t capacity)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < text.bytes; i++) {
+        unsigned value = (unsigned char)text.data[i];
+        if (value == '%') {
+            if (i + 2 >= text.bytes || !isxdigit((unsigned char)text.data[i + 1]) ||
+                !isxdigit((unsigned char)text.data[i + 2]))
+                return false;
+            char hex[3] = {text.data[i + 1], text.data[i + 2], '\0'};
+            value = (unsigned)strtoul(hex, NULL, 16);
+            i += 2;
+        }
+        if (value == 0 || used + 1 >= capacity) return false;
+        ret_name[used++] = (char)value;
+    }
+    ret_name[used] = '\0';
+    return true;
+}
+
 static void serve_model(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http)
 {
-    size_t prefix = strlen("/v1/models/"), name = strlen(router->model_name);
-    if (http->head->path.bytes != prefix + name ||
-        memcmp(http->head->path.data + prefix, router->model_name, name) != 0) {
-        reply_not_found(router, exchange, http);
+    size_t prefix = strlen("/v1/models/");
+    const bt_text rest = {http->head->path.data + prefix, http->head->path.bytes - prefix};
+    char name[BT_NAME_BYTES_MAX];
+    bt_json_out *json = &router->completions.json;
+    if (decode_path(rest, name, sizeof(name)) && strcmp(name, router->model_name) == 0) {
+        bt_json_reset(json);
+        write_model(router, json);
+        reply_json(exchange, 200, json);
         return;
     }
-    bt_json_reset(&router->completions.json);
-    write_model(router, &router->completions.json);
-    reply_json(exchange, 200, &router->completions.json);
+    bt_api_error error = {
+        .http_status = 404, .type = "invalid_request_error", .code = "model_not_found"};
+    snprintf(error.param, sizeof(error.param), "model");
+    char shown[96];
+    bt_escape(rest.data, rest.bytes, shown, sizeof(shown));
+    snprintf(error.message, sizeof(error.message),
+             "The model '%s' does not exist; this server has '%s'", shown, router->model_name);
+    bt_api_error_reply(exchange, json, &error);
 }
 
 static void serve_health(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http)
@@ -115,24 +148,132 @@ static void serve_fleet(bt_router *router, bt_http_exchange *exchange, const bt_
 
 /* ---- work ---- */
 
+/* Up to ";" and without blanks, in any case. */
+static bool is_json_type(const bt_text *value)
+{
+    static const char json[] = "application/json";
+    size_t bytes = 0;
+    while (bytes < value->bytes && value->data[bytes] != ';') bytes++;
+    while (bytes > 0 && (value->data[bytes - 1] == ' ' || value->data[bytes - 1] == '\t')) bytes--;
+    return bytes == strlen(json) && strncasecmp(value->data, json, bytes) == 0;
+}
+
+/* What a browser sends for another site without asking is refused with it. */
+static bool check_type(const bt_http_request *http, bt_api_error *error)
+{
+    const bt_text *type = bt_http1_find(http->head, "content-type"),
+                  *encoding = bt_http1_find(http->head, "content-encoding");
+    bool identity = encoding == NULL || bt_text_is(*encoding, "identity");
+    if (identity && (type == NULL || is_json_type(type))) return true;
+    *error = (bt_api_error){.http_status = 415, .type = "invalid_request_error"};
+    const bt_text *wrong = identity ? type : encoding;
+    char shown[96];
+    bt_escape(wrong->data, wrong->bytes, shown, sizeof(shown));
+    snprintf(error->message, sizeof(error->message), "%s '%s' is not supported: send %s",
+             identity ? "Content-Type" : "Content-Encoding", shown,
+             identity ? "application/json" : "the body as it is");
+    return false;
+}
+
 static void serve_completions(bt_router *router, bt_http_exchange *exchange,
                               const bt_http_request *http)
 {
-    bt_completion_request request;
+    bt_api_request request;
     bt_api_error error;
-    if (router->draining) {
+    bool ok = check_type(http, &error);
+    if (ok && router->draining) {
+        ok = false;
         error = (bt_api_error){.http_status = 503,
                                .type = "server_error",
                                .code = "draining",
                                .message = "shutting down"};
-        bt_api_error_reply(exchange, &router->completions.json, &error);
-    } else if (!bt_completion_request_parse(&router->context, http->body, http->body_bytes,
-                                            &request, &error)) {
-        bt_api_error_reply(exchange, &router->completions.json, &error);
-    } else {
-        bt_completion_start(&router->completions, exchange, router->tokenizer, &request);
-        bt_router_arm(router);
     }
+    if (ok &&
+        bt_completion_parse(&router->context, http->body, http->body_bytes, &request, &error)) {
+        bt_completion_start(&router->completions, exchange, &request);
+        bt_router_arm(router);
+        return;
+    }
+    bt_api_error_reply(exchange, &router->completions.json, &error);
+}
+
+static void write_tokens(const bt_router *router, bt_json_out *json,
+                         const bt_tokenize_request *request)
+{
+    bt_json_begin(json, '{');
+    bt_json_key(json, "count");
+    bt_json_u64(json, request->count);
+    bt_json_key(json, "max_model_len");
+    bt_json_u64(json, router->context.context_tokens_max);
+    bt_json_key(json, "tokens");
+    bt_json_begin(json, '[');
+    for (uint32_t i = 0; i < request->count; i++) bt_json_u64(json, request->tokens[i]);
+    bt_json_end(json, ']');
+    bt_json_key(json, "token_strs");
+    if (request->return_strings) {
+        char text[BT_TOKEN_TEXT_BYTES_MAX];
+        bt_json_begin(json, '[');
+        for (uint32_t i = 0; i < request->count; i++)
+            bt_json_string(json, text,
+                           bt_openai_token_text(router->tokenizer, request->tokens[i], "", text));
+        bt_json_end(json, ']');
+    } else {
+        bt_json_null(json);
+    }
+    bt_json_end(json, '}');
+}
+
+/* The scratch, or an error if it did not fit. */
+static void reply_scratch(bt_router *router, bt_http_exchange *exchange)
+{
+    bt_json_out *json = &router->completions.json;
+    if (!json->overflow) {
+        reply_json(exchange, 200, json);
+        return;
+    }
+    bt_api_error error = {.http_status = 500, .type = "server_error", .code = "answer_too_large"};
+    snprintf(error.message, sizeof(error.message), "the answer has more than %u bytes",
+             BT_COMPLETION_ANSWER_MAX);
+    bt_api_error_reply(exchange, json, &error);
+}
+
+static void serve_tokenize(bt_router *router, bt_http_exchange *exchange,
+                           const bt_http_request *http)
+{
+    bt_json_out *json = &router->completions.json;
+    bt_tokenize_request request;
+    bt_api_error error;
+    if (!check_type(http, &error) ||
+        !bt_tokenize_parse(&router->context, http->body, http->body_bytes, &request, &error)) {
+        bt_api_error_reply(exchange, json, &error);
+        return;
+    }
+    bt_json_reset(json);
+    write_tokens(router, json, &request);
+    free(request.tokens);
+    reply_scratch(router, exchange);
+}
+
+static void serve_detokenize(bt_router *router, bt_http_exchange *exchange,
+                             const bt_http_request *http)
+{
+    bt_json_out *json = &router->completions.json;
+    char *text;
+    size_t bytes;
+    bt_api_error error;
+    if (!check_type(http, &error) ||
+        !bt_detokenize_parse(&router->context, http->body, http->body_bytes, &text, &bytes,
+                             &error)) {
+        bt_api_error_reply(exchange, json, &error);
+        return;
+    }
+    bt_json_reset(json);
+    bt_json_begin(json, '{');
+    bt_json_key(json, "prompt");
+    bt_json_string(json, text, bytes);
+    bt_json_end(json, '}');
+    free(text);
+    reply_scratch(router, exchange);
 }
 
 /* ---- the table ---- */
@@ -142,6 +283,8 @@ static const struct {
     void (*serve)(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http);
 } routes[] = {
     {"/v1/completions", "POST", serve_completions},
+    {"/tokenize", "POST", serve_tokenize},
+    {"/detokenize", "POST", serve_detokenize},
     {"/v1/models", "GET", serve_models},
     {"/v1/models/", "GET", serve_model},
     {"/fleet", "GET", serve_fleet},

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DRAIN_POLL_MS 20u
@@ -262,14 +263,20 @@ static bt_status open_model(bt_router *router, bt_err *err)
     const bt_model_config *model = bt_model_config_of(router->model);
     snprintf(router->model_name, sizeof(router->model_name), "%s",
              o->model_name[0] != '\0' ? o->model_name : bt_model_name(router->model));
+    /* Answers of the same model, by the same tokenizer, have the same. */
+    const uint8_t *f = router->fingerprint.bytes;
+    snprintf(router->fingerprint_text, sizeof(router->fingerprint_text), "fp_%02x%02x%02x%02x%02x",
+             f[0], f[1], f[2], f[3], f[4]);
+    router->created = time(NULL);
     uint32_t context = o->context_tokens;
-    router->context = (bt_request_context){.tokenizer = router->tokenizer,
-                                           .model = router->model_name,
-                                           .vocab = model->vocab,
-                                           .context_tokens_max =
-                                               context != 0 && context < model->context_tokens_max
-                                                   ? context
-                                                   : model->context_tokens_max};
+    router->context = (bt_request_context){
+        .tokenizer = router->tokenizer,
+        .model = router->model_name,
+        .vocab = model->vocab,
+        .choices_max = o->choices_max < o->requests_max ? o->choices_max : o->requests_max,
+        .context_tokens_max = context != 0 && context < model->context_tokens_max
+                                  ? context
+                                  : model->context_tokens_max};
     return BT_OK;
 }
 
@@ -360,9 +367,11 @@ bt_status bt_router_create(const bt_router_options *options, const bt_reload *re
     if (status == BT_OK) status = open_timers(router, err);
     if (status == BT_OK) status = open_sockets(router, err);
     if (status != BT_OK) return status;
-    bt_json_init(&router->completions.json, BT_COMPLETION_PENDING_MAX);
+    bt_json_init(&router->completions.json, BT_COMPLETION_ANSWER_MAX);
     router->completions.core = router->core;
+    router->completions.tokenizer = router->tokenizer;
     router->completions.model = router->model_name;
+    router->completions.fingerprint = router->fingerprint_text;
     router->completions.now_ns = bt_loop_now_ns;
     router->completions.arg = router;
     router->completions.on_first_token = on_first_token;

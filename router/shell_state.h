@@ -16,6 +16,8 @@
 #include "router/series.h"
 #include "router/shell.h"
 
+#include <time.h>
+
 typedef struct {
     bt_router *router;
     uint32_t daemon;
@@ -30,7 +32,9 @@ struct bt_router {
     bt_model *model;
     bt_tokenizer *tokenizer;
     char model_name[BT_NAME_BYTES_MAX];
-    bt_sha256 fingerprint; /* of our model folder: what the daemons must have too */
+    char fingerprint_text[16]; /* "fp_0011223344" */
+    time_t created;            /* of the model, as the API has it: our start */
+    bt_sha256 fingerprint;     /* of our model folder: what the daemons must have too */
     uint64_t incarnation;
     void *core_memory;
     bt_router_core *core;

@@ -123,6 +123,13 @@ void bt_json_string(bt_json_out *json, const char *text, size_t bytes)
     put(json, "\"", 1);
 }
 
+void bt_json_key_string(bt_json_out *json, const char *key, size_t bytes)
+{
+    bt_json_string(json, key, bytes);
+    put(json, ": ", 2);
+    json->comma = false;
+}
+
 void bt_json_text(bt_json_out *json, const char *text)
 {
     if (text == NULL)

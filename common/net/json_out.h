@@ -25,6 +25,8 @@ void bt_json_finish(bt_json_out *json);
 void bt_json_begin(bt_json_out *json, char bracket);  /* '{' or '[' */
 void bt_json_end(bt_json_out *json, char bracket);    /* '}' or ']' */
 void bt_json_key(bt_json_out *json, const char *key); /* a literal that needs no escape */
+/* A key that is text from elsewhere. */
+void bt_json_key_string(bt_json_out *json, const char *key, size_t bytes);
 void bt_json_string(bt_json_out *json, const char *text, size_t bytes);
 void bt_json_text(bt_json_out *json, const char *text); /* NUL-terminated; NULL = null */
 void bt_json_u64(bt_json_out *json, uint64_t value);

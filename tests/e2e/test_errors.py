@@ -70,19 +70,28 @@ WRONG = {
     "top_p": ["1", True, [], {}, -0.1, 1.1],
     "top_k": ["1", 1.5, True, [], {}, -2],
     "seed": ["1", 1.5, True, [], {}],
-    "stop": [5, True, {}, [5], ["a", None], ["a", "b", "c", "d", "e"]],
+    "stop": [5, True, {}, [5], ["a", None], ["a"] * 17],
     "stream": ["true", 1, [], {}],
     "stream_options": ["x", 5, True, []],
     "ignore_eos": ["true", 1, [], {}],
     "return_token_ids": ["true", 1, [], {}],
-    "n": ["1", True, [], {}],
-    "best_of": ["1", True, [], {}],
+    "n": ["1", True, [], {}, 0, 33],
+    "best_of": ["1", True, [], {}, 0],
     "echo": ["true", 1, [], {}],
-    "logprobs": ["1", True, [], {}],
+    "logprobs": ["1", True, [], {}, -1, 21],
+    "stop_token_ids": ["1", 5, {}, [4096], [-1], ["a"], [1] * 17],
+    "include_stop_str_in_output": ["true", 1],
+    "skip_special_tokens": ["true", 1],
+    "cache_salt": [5, ""],
+    "response_format": ["text", 5, []],
     "suffix": [5, True, [], {}],
-    "logit_bias": ["x", 5, True, []],
-    "presence_penalty": ["0", True, [], {}],
-    "frequency_penalty": ["0", True, [], {}],
+    "logit_bias": ["x", 5, True, [], {"4096": 1}, {"-1": 1}, {"05": 1}, {"": 1}, {" 5": 1}, {"5": "1"}, {"5": None},
+                   {"5": 100.1}, {"5": -101}, {str(i): 1 for i in range(301)}],
+    "presence_penalty": ["0", True, [], {}, 2.1, -2.1],
+    "frequency_penalty": ["0", True, [], {}, 2.1, -2.1],
+    "repetition_penalty": ["1", True, 0, -1, 101],
+    "min_p": ["0", True, -0.1, 1.1],
+    "min_tokens": ["0", True, -1, 1.5, 5],
 }
 
 
@@ -95,8 +104,8 @@ def test_wrong_type_or_range(shared_fleet, name, value):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("n", 2), ("best_of", 3), ("echo", True), ("logprobs", 5), ("suffix", "end"), ("logit_bias", {"5": 1}),
-    ("presence_penalty", 0.5), ("frequency_penalty", -0.5),
+    ("best_of", 3), ("suffix", "end"), ("response_format", {"type": "json_object"}), ("guided_regex", "a+"),
+    ("use_beam_search", True), ("prompt_logprobs", 1),
 ])
 def test_unsupported_is_refused_by_name(shared_fleet, name, value):
     answer = error(shared_fleet, body(**{name: value}))
@@ -294,8 +303,8 @@ def test_openai_client(shared_fleet):
         client.completions.create(model="other", prompt=PROMPT)
     assert caught.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model="baton-demo", prompt=PROMPT, n=3)
-    assert caught.value.param == "n"
+        client.completions.create(model="baton-demo", prompt=PROMPT, best_of=3)
+    assert caught.value.param == "best_of"
 
 
 # ---- HTTP ----

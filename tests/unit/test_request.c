@@ -11,15 +11,15 @@
 #include <cmocka.h>
 
 static const bt_request_context context = {
-    .model = "m", .vocab = 512, .context_tokens_max = BT_CONTEXT_TOKENS_MAX};
+    .model = "m", .vocab = 512, .context_tokens_max = BT_CONTEXT_TOKENS_MAX, .choices_max = 32};
 
-static bool parse(const char *fields, bt_completion_request *ret_request)
+static bool parse(const char *fields, bt_api_request *ret_request)
 {
     char body[512];
     int bytes = snprintf(body, sizeof(body), "{\"model\": \"m\", \"prompt\": [1, 2, 3]%s%s}",
                          fields[0] != '\0' ? ", " : "", fields);
     bt_api_error error;
-    bool ok = bt_completion_request_parse(&context, body, (size_t)bytes, ret_request, &error);
+    bool ok = bt_completion_parse(&context, body, (size_t)bytes, ret_request, &error);
     if (!ok) print_message("%s: %s\n", fields, error.message);
     return ok;
 }
@@ -45,7 +45,7 @@ static void extremes_encode(void **state)
     };
     static uint8_t buffer[BT_CODEC_BYTES_MAX];
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        bt_completion_request request;
+        bt_api_request request;
         assert_true(parse(fields[i], &request));
         bt_msg msg = {.kind = BT_MSG_PREFILL,
                       .fence = {.attempt = 1, .p_incarnation = 1, .d_incarnation = 1}};
@@ -57,7 +57,7 @@ static void extremes_encode(void **state)
         bt_err err = {0};
         bt_status status = bt_codec_encode(&msg, buffer, sizeof(buffer), &bytes, &err);
         if (status != BT_OK) fail_msg("%s: %s", fields[i], err.message);
-        bt_completion_request_finish(&request);
+        bt_api_request_finish(&request);
     }
 }
 
@@ -73,10 +73,10 @@ static void no_limit_is_no_top_k(void **state)
                  {"\"top_k\": 512", 0},
                  {"\"top_k\": 2147483647", 0}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        bt_completion_request request;
+        bt_api_request request;
         assert_true(parse(cases[i].fields, &request));
         assert_int_equal(request.sampling.top_k, cases[i].top_k);
-        bt_completion_request_finish(&request);
+        bt_api_request_finish(&request);
     }
 }
 
