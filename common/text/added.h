@@ -7,8 +7,10 @@
 #ifndef BT_COMMON_TEXT_ADDED_H
 #define BT_COMMON_TEXT_ADDED_H
 
-#include "common/text/normalizer.h"
+#include "common/base/status.h"
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define BT_ADDED_BYTES_MAX 256u /* of one added token */

@@ -5,29 +5,22 @@
  *         (bt_decoder_piece); what it does to the beginning of the text is bt_text_start, and what
  *         it does to bytes that make no character is detok.h. A decoder that does anything else is
  *         refused.
- * ADD ONE a row in decoder.c: its type, how its members are read, how it changes a token. */
+ * ADD ONE a row in decoder.c: its type, and how its members are read. */
 #ifndef BT_COMMON_TEXT_DECODER_H
 #define BT_COMMON_TEXT_DECODER_H
 
-#include "common/text/normalizer.h"
-
-typedef struct bt_decoder_kind bt_decoder_kind;
+#include "common/text/steps.h"
 
 typedef struct {
-    uint32_t count;
-    bool fused; /* Fuse was read: what follows sees the whole text */
+    bt_steps steps; /* of one token */
+    bool fused;     /* Fuse was read: what follows sees the whole text */
     bt_text_start start;
-    struct bt_decoder_step {
-        const bt_decoder_kind *kind;
-        char pattern[BT_STAGE_TEXT_BYTES_MAX + 1];
-        char content[BT_STAGE_TEXT_BYTES_MAX + 1];
-    } steps[BT_STAGE_STEPS_MAX];
 } bt_decoder;
 
 bt_status bt_decoder_read(const json_t *stage, bt_decoder *ret_decoder, bt_err *err);
 
 /* Sets ret_piece, which is empty, to the bytes of a token with this spelling. */
 bt_status bt_decoder_piece(const bt_decoder *decoder, const char *text, size_t bytes,
-                           bt_text *ret_piece, bt_err *err);
+                           bt_buffer *ret_piece, bt_err *err);
 
 #endif

@@ -30,31 +30,16 @@ bt_status bt_json_flag(const json_t *object, const char *key, bool fallback, boo
     return BT_OK;
 }
 
-static bt_status check_text(const json_t *value, const char *key, const char **ret_text,
-                            bt_err *err)
+bt_status bt_json_member_text(const json_t *object, const char *key, const char **ret_text,
+                              bt_err *err)
 {
+    const json_t *value = bt_json_member(object, key);
     if (!json_is_string(value) || json_string_length(value) == 0 ||
         json_string_length(value) > BT_STAGE_TEXT_BYTES_MAX)
         return BT_FAIL(err, BT_ERR_FORMAT, "%s is not a string of 1 to %u bytes", key,
                        BT_STAGE_TEXT_BYTES_MAX);
     *ret_text = json_string_value(value);
     return BT_OK;
-}
-
-bt_status bt_json_member_text(const json_t *object, const char *key, const char **ret_text,
-                              bt_err *err)
-{
-    return check_text(bt_json_member(object, key), key, ret_text, err);
-}
-
-bt_status bt_json_pattern(const json_t *object, const char **ret_text, bt_err *err)
-{
-    const json_t *pattern = bt_json_member(object, "pattern");
-    const char *regex = json_string_value(bt_json_member(pattern, "Regex"));
-    if (regex != NULL)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "the regular expression '%s' is not supported",
-                       bt_json_show(regex).text);
-    return check_text(bt_json_member(pattern, "String"), "pattern.String", ret_text, err);
 }
 
 bt_status bt_json_type(const json_t *stage, const char *what, const char **ret_type, bt_err *err)

@@ -23,9 +23,6 @@ bt_status bt_json_flag(const json_t *object, const char *key, bool fallback, boo
 bt_status bt_json_member_text(const json_t *object, const char *key, const char **ret_text,
                               bt_err *err);
 
-/* {"pattern": {"String": …}}: a regular expression is refused. */
-bt_status bt_json_pattern(const json_t *object, const char **ret_text, bt_err *err);
-
 /* The "type" of a stage. what ("normalizer", …) is for the message. */
 bt_status bt_json_type(const json_t *stage, const char *what, const char **ret_type, bt_err *err);
 

@@ -30,7 +30,7 @@ typedef struct {
 } token_entry;
 
 struct bt_tokenizer {
-    bt_normalizer normalizer;
+    bt_steps normalizer;
     bt_pretokenizer pretokenizer;
     bt_bpe bpe;
     bt_decoder decoder;
@@ -40,7 +40,7 @@ struct bt_tokenizer {
     char *added_text;     /* spellings of the added tokens */
     token_entry *entries; /* by id */
     uint32_t vocab;
-    bt_text pieces;
+    bt_buffer pieces;
 };
 
 /* ---- opening ---- */
@@ -74,9 +74,8 @@ static bt_status enter_pattern(bt_tokenizer *tok, bt_added_token token, bool nor
                                bt_err *err)
 {
     if (!normalized) return bt_added_add(&tok->raw, token, err);
-    bt_text text = {0};
-    bt_status status =
-        bt_normalizer_run(&tok->normalizer, token.pattern, NULL, token.bytes, &text, err);
+    bt_buffer text = {0};
+    bt_status status = bt_steps_run(&tok->normalizer, token.pattern, NULL, token.bytes, &text, err);
     if (status != BT_OK) return status;
     token.pattern = text.data;
     token.bytes = (uint32_t)text.bytes;
@@ -84,7 +83,7 @@ static bt_status enter_pattern(bt_tokenizer *tok, bt_added_token token, bool nor
         status = bt_added_add(&tok->normalized, token, err);
     else
         status = BT_FAIL(err, BT_ERR_LIMIT, "an added token is empty or too long when normalized");
-    bt_text_release(&text);
+    bt_buffer_release(&text);
     return status;
 }
 
@@ -161,7 +160,7 @@ static bt_status make_pieces(bt_tokenizer *tok, bt_err *err)
     for (uint32_t id = 0; id < tok->vocab; id++) {
         token_entry *entry = &tok->entries[id];
         if (entry->text == NULL) continue;
-        bt_text piece = {0};
+        bt_buffer piece = {0};
         bt_status status = bt_decoder_piece(&tok->decoder, entry->text, entry->bytes, &piece, err);
         if (status != BT_OK) return status;
         entry->piece_at = tok->pieces.bytes;
@@ -170,8 +169,8 @@ static bt_status make_pieces(bt_tokenizer *tok, bt_err *err)
             status = BT_FAIL(err, BT_ERR_LIMIT, "token %u stands for %zu bytes, the limit is %u",
                              id, piece.bytes, BT_PIECE_BYTES_MAX);
         else
-            status = bt_text_add(&tok->pieces, piece.data, piece.bytes, err);
-        bt_text_release(&piece);
+            status = bt_buffer_add(&tok->pieces, piece.data, piece.bytes, err);
+        bt_buffer_release(&piece);
         if (status != BT_OK) return status;
     }
     return BT_OK;
@@ -319,7 +318,7 @@ void bt_tokenizer_close(bt_tokenizer *tok)
     bt_bpe_release(&tok->bpe);
     bt_added_release(&tok->raw);
     bt_added_release(&tok->normalized);
-    bt_text_release(&tok->pieces);
+    bt_buffer_release(&tok->pieces);
     free(tok->added_text);
     free(tok->entries);
     free(tok);
@@ -387,14 +386,14 @@ static bt_status encode_normalized(encoding *e, bt_span span, bt_err *err)
 static bt_status encode_raw(encoding *e, bt_span span, bt_err *err)
 {
     if (e->tok->normalizer.count == 0) return encode_normalized(e, span, err);
-    bt_text text = {0};
+    bt_buffer text = {0};
     bt_status status =
-        bt_normalizer_run(&e->tok->normalizer, span.text, span.marks, span.bytes, &text, err);
+        bt_steps_run(&e->tok->normalizer, span.text, span.marks, span.bytes, &text, err);
     if (status != BT_OK) return status;
     e->tokens->steps += span.bytes;
     bt_span normalized = {text.data, text.bytes, span.first, text.marks};
     status = encode_normalized(e, normalized, err);
-    bt_text_release(&text);
+    bt_buffer_release(&text);
     return status;
 }
 

@@ -3,11 +3,19 @@
 #include "common/base/utf8.h"
 
 #include <assert.h>
+#include <string.h>
 #include <utf8proc.h>
 
 unsigned bt_utf8_encode(uint32_t code, char ret_text[4])
 {
     return (unsigned)utf8proc_encode_char((utf8proc_int32_t)code, (utf8proc_uint8_t *)ret_text);
+}
+
+unsigned bt_utf8_lower(uint32_t code, char ret_text[8])
+{
+    /* The one character whose lower case is two. */
+    if (code == 0x130) return (unsigned)(stpcpy(ret_text, "i\xCC\x87") - ret_text);
+    return bt_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)code), ret_text);
 }
 
 #define BL BT_CHAR_BLANK

@@ -13,6 +13,10 @@
 /* Writes a code point, which must be valid, and returns its bytes. */
 unsigned bt_utf8_encode(uint32_t code, char ret_text[4]);
 
+/* Writes the lower case of a code point (Unicode's, without regard to language or neighbours) and
+ * returns its bytes. */
+unsigned bt_utf8_lower(uint32_t code, char ret_text[8]);
+
 /* A set of classes; a code point is in exactly one class. */
 typedef uint32_t bt_char_set;
 #define BT_CHAR_UPPER (1u << 0)        /* \p{Lu} \p{Lt} */

@@ -24,6 +24,7 @@ WORDS = ["the", "Once", " upon", "don't", "we'LL", "we'll", "I'm", "they've", "h
          "<s>", "</s>", "<unk>", "<0x0A>", "<|endoftext|>", "<|", "|>", "<0xZZ>", "\u0301", "x" * 70, "-" * 90]
 SPACES = [" ", "  ", "\n", "\t", "\r\n", "\u00a0", "\u3000", "\u2028", "\u0085", "\u200b", " " * 9,
           "\n\n\n", " \n ", "\x1c"]
+OLD = unicodedata.ucd_3_2_0
 
 
 def data_folder():
@@ -39,7 +40,7 @@ def unpacked(tmp_path_factory):
     return folder / "tokenizers"
 
 
-@pytest.fixture(params=["demo", "stories260K", "gpt2", "smollm2", "mistral-v1", "phi-3"])
+@pytest.fixture(params=["demo", "stories260K", "gpt2", "smollm2", "mistral-v1", "phi-3", "qwen2.5"])
 def tokenizer_file(request):
     if request.param == "demo":
         path = MODEL / "tokenizer.json"
@@ -58,7 +59,9 @@ def random_character(rng):
     while True:
         top = rng.choice([0x80, 0x800, 0x3000, 0x10000, 0x20000])
         character = chr(rng.randrange(1, top))
-        if unicodedata.category(character) not in ("Cn", "Cs"):
+        # NFC in Hugging Face does not know the order of marks that came since (normalizer.h).
+        order = unicodedata.combining(character)
+        if unicodedata.category(character) not in ("Cn", "Cs") and order in (0, OLD.combining(character)):
             return character
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import BIN
 
 tokenizers = pytest.importorskip("tokenizers")
-from tokenizers import Regex, pre_tokenizers as pre  # noqa: E402
+from tokenizers import Regex, normalizers as norm, pre_tokenizers as pre  # noqa: E402
 
 TEXTS = 400
 SEED = int(os.environ.get("BATON_TOKENIZER_SEED", random.SystemRandom().randrange(2**32)))
@@ -117,3 +117,37 @@ def test_words_are_those_of_hugging_face(stages, tmp_path):
     for name, stage in stages():
         for text, words in zip(texts, check("pre_tokenizer", stage, texts, tmp_path)):
             assert words == [word for word, _ in stage.pre_tokenize_str(text)], f"seed {SEED}, {name}: {text!r}"
+
+
+def normalizers():
+    for name in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"):
+        yield name, getattr(norm, name)()
+    for left in (True, False):
+        for right in (True, False):
+            yield f"strip-{left}-{right}", norm.Strip(left, right)
+    yield "prepend", norm.Prepend("\u2581")
+    yield "replace", norm.Replace("a", "bcd")
+    yield "remove", norm.Replace(" ", "")
+    for regex in [*RUNS, PATTERNS["qwen2"]]:
+        yield f"replace {regex}", norm.Replace(Regex(regex), "<\u2581>")
+    yield "sequence", norm.Sequence([norm.NFD(), norm.StripAccents(), norm.Lowercase(), norm.Strip(),
+                                     norm.Replace(Regex(" {2,}"), " "), norm.Prepend("x"), norm.NFC()])
+
+
+def test_text_is_normalized_as_by_hugging_face(tmp_path):
+    texts = random_texts()
+    for name, stage in normalizers():
+        for text, normal in zip(texts, check("normalizer", stage, texts, tmp_path)):
+            assert normal == stage.normalize_str(text), f"seed {SEED}, {name}: {text!r}"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_forms_are_those_of_unicode(form, tmp_path):
+    """Every character that this Python knows, alone and between marks that it can change places or compose with."""
+    known = [c for c in map(chr, range(1, 0x110000)) if unicodedata.category(c) not in ("Cn", "Cs")]
+    texts = ["".join(known[i:i + 500]) for i in range(0, len(known), 500)]
+    texts += [c + "\u0323\u0301" + c + "\u0338\u3099\u11a8" for c in known if unicodedata.combining(c)
+              or unicodedata.decomposition(c)]
+    texts += ["a" + "\u0301\u0316" * 1000 + "e\u0301", "\u0301" * 40 + "\u0316" * 40]
+    for text, normal in zip(texts, check("normalizer", getattr(norm, form)(), texts, tmp_path)):
+        assert normal == unicodedata.normalize(form, text), f"{form}: {text!r}"

@@ -30,20 +30,20 @@ static json_t *words_of(const bt_pretokenizer *pretokenizer, const char *text, s
     return sink.context;
 }
 
-static json_t *normal_of(const bt_normalizer *normalizer, const char *text, size_t bytes)
+static json_t *normal_of(const bt_steps *normalizer, const char *text, size_t bytes)
 {
     bt_err err;
-    bt_text out = {0};
-    if (bt_normalizer_run(normalizer, text, NULL, bytes, &out, &err) != BT_OK) fail(err.message);
+    bt_buffer out = {0};
+    if (bt_steps_run(normalizer, text, NULL, bytes, &out, &err) != BT_OK) fail(err.message);
     json_t *normal = json_stringn(out.bytes > 0 ? out.data : "", out.bytes);
-    bt_text_release(&out);
+    bt_buffer_release(&out);
     return normal;
 }
 
 int main(int argc, char **argv)
 {
     static bt_pretokenizer pretokenizer;
-    static bt_normalizer normalizer;
+    static bt_steps normalizer;
     bt_err err;
     json_t *stage = argc == 3 ? json_load_file(argv[2], 0, NULL) : NULL;
     if (stage == NULL) fail("usage: text_check normalizer|pre_tokenizer FILE < TEXTS");
