@@ -59,6 +59,12 @@ static bool read_value(const bt_option *option, const char *text)
             return false;
         *(float *)option->value = (float)number;
         return true;
+    case BT_OPTION_DOUBLE:
+        if (bt_parse_double(text, &number, NULL) != BT_OK || !in_range(option, number))
+            return false;
+        *(double *)option->value = number;
+        return true;
+    case BT_OPTION_DURATION: return bt_parse_duration_ns(text, option->value, NULL) == BT_OK;
     case BT_OPTION_KV:
         dtype = bt_dtype_find(text);
         if (dtype == BT_DTYPE_NONE || dtype == BT_DTYPE_F16) return false;

@@ -9,13 +9,15 @@
 #include <stdbool.h>
 
 typedef enum {
-    BT_OPTION_FLAG,  /* bool, set to true; takes no value */
-    BT_OPTION_TEXT,  /* const char * into argv */
-    BT_OPTION_TEXTS, /* bt_option_texts: may be given more than once */
-    BT_OPTION_U32,   /* uint32_t in [min, max] */
-    BT_OPTION_U64,   /* uint64_t, any */
-    BT_OPTION_FLOAT, /* float in [min, max] */
-    BT_OPTION_KV,    /* bt_dtype of a KV pool or the wire: f32, bf16, fp8, int8 */
+    BT_OPTION_FLAG,     /* bool, set to true; takes no value */
+    BT_OPTION_TEXT,     /* const char * into argv */
+    BT_OPTION_TEXTS,    /* bt_option_texts: may be given more than once */
+    BT_OPTION_U32,      /* uint32_t in [min, max] */
+    BT_OPTION_U64,      /* uint64_t, any */
+    BT_OPTION_FLOAT,    /* float in [min, max] */
+    BT_OPTION_DOUBLE,   /* double in [min, max] */
+    BT_OPTION_DURATION, /* uint64_t in ns: "10s", "250ms" */
+    BT_OPTION_KV,       /* bt_dtype of a KV pool or the wire: f32, bf16, fp8, int8 */
 } bt_option_kind;
 
 #define BT_OPTION_TEXTS_MAX 64u
@@ -29,7 +31,7 @@ typedef struct {
     const char *name; /* with its dashes */
     bt_option_kind kind;
     void *value;
-    double min, max; /* of U32 and FLOAT */
+    double min, max; /* of U32, FLOAT and DOUBLE */
 } bt_option;
 
 /* argv[0] is the command's name. Returns BT_EXIT_OK, or BT_EXIT_USAGE after one line on stderr. */
