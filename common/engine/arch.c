@@ -4,25 +4,49 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LLAMA_TENSORS                                                                              \
-    .embedding = "model.embed_tokens.weight", .norm = "model.norm.weight",                         \
-    .head = "lm_head.weight",                                                                      \
-    .layer = {                                                                                     \
-        [BT_LAYER_ATTN_NORM] = "model.layers.%u.input_layernorm.weight",                           \
-        [BT_LAYER_Q] = "model.layers.%u.self_attn.q_proj.weight",                                  \
-        [BT_LAYER_K] = "model.layers.%u.self_attn.k_proj.weight",                                  \
-        [BT_LAYER_V] = "model.layers.%u.self_attn.v_proj.weight",                                  \
-        [BT_LAYER_O] = "model.layers.%u.self_attn.o_proj.weight",                                  \
-        [BT_LAYER_MLP_NORM] = "model.layers.%u.post_attention_layernorm.weight",                   \
-        [BT_LAYER_GATE] = "model.layers.%u.mlp.gate_proj.weight",                                  \
-        [BT_LAYER_UP] = "model.layers.%u.mlp.up_proj.weight",                                      \
-        [BT_LAYER_DOWN] = "model.layers.%u.mlp.down_proj.weight",                                  \
-    }
+#define ATTN "model.layers.%u.self_attn."
+#define MLP "model.layers.%u.mlp."
 
+/* Parts of rows. */
+#define OUTER                                                                                      \
+    .embedding = "model.embed_tokens.weight", .norm = "model.norm.weight", .head = "lm_head.weight"
+#define NORMS                                                                                      \
+    [BT_LAYER_ATTN_NORM] = "model.layers.%u.input_layernorm.weight",                               \
+    [BT_LAYER_MLP_NORM] = "model.layers.%u.post_attention_layernorm.weight"
+#define OUTPUTS [BT_LAYER_O] = ATTN "o_proj.weight", [BT_LAYER_DOWN] = MLP "down_proj.weight"
+#define INPUTS                                                                                     \
+    [BT_LAYER_Q] = ATTN "q_proj.weight", [BT_LAYER_K] = ATTN "k_proj.weight",                      \
+    [BT_LAYER_V] = ATTN "v_proj.weight", [BT_LAYER_GATE] = MLP "gate_proj.weight",                 \
+    [BT_LAYER_UP] = MLP "up_proj.weight"
+#define QKV_BIAS                                                                                   \
+    [BT_LAYER_Q_BIAS] = ATTN "q_proj.bias", [BT_LAYER_K_BIAS] = ATTN "k_proj.bias",                \
+    [BT_LAYER_V_BIAS] = ATTN "v_proj.bias"
+#define O_BIAS [BT_LAYER_O_BIAS] = ATTN "o_proj.bias"
+#define MLP_BIAS                                                                                   \
+    [BT_LAYER_GATE_BIAS] = MLP "gate_proj.bias", [BT_LAYER_UP_BIAS] = MLP "up_proj.bias",          \
+    [BT_LAYER_DOWN_BIAS] = MLP "down_proj.bias"
+#define QK_NORM [BT_LAYER_Q_NORM] = ATTN "q_norm.weight", [BT_LAYER_K_NORM] = ATTN "k_norm.weight"
+#define FUSED_INPUTS                                                                               \
+    [BT_LAYER_Q] = ATTN "qkv_proj.weight", [BT_LAYER_K] = ATTN "qkv_proj.weight",                  \
+    [BT_LAYER_V] = ATTN "qkv_proj.weight", [BT_LAYER_GATE] = MLP "gate_up_proj.weight",            \
+    [BT_LAYER_UP] = MLP "gate_up_proj.weight"
+
+/* clang-format off */
 const bt_arch bt_archs[] = {
-    {.name = "LlamaForCausalLM", LLAMA_TENSORS},
-    {.name = "MistralForCausalLM", LLAMA_TENSORS}, /* an active sliding window ends in model_open */
+    {.name = "LlamaForCausalLM", OUTER,
+     .layer = {NORMS, INPUTS, OUTPUTS, QKV_BIAS, O_BIAS, MLP_BIAS}},
+    {.name = "MistralForCausalLM", OUTER,
+     .layer = {NORMS, INPUTS, OUTPUTS}},
+    {.name = "Qwen2ForCausalLM", OUTER,
+     .layer = {NORMS, INPUTS, OUTPUTS, QKV_BIAS}},
+    {.name = "Qwen3ForCausalLM", OUTER,
+     .layer = {NORMS, INPUTS, OUTPUTS, QKV_BIAS, O_BIAS, QK_NORM}},
+    {.name = "Phi3ForCausalLM", OUTER,
+     .layer = {NORMS, FUSED_INPUTS, OUTPUTS}},
+    {.name = "SmolLM3ForCausalLM", OUTER,
+     .layer = {NORMS, INPUTS, OUTPUTS, QKV_BIAS, O_BIAS, MLP_BIAS}},
 };
+/* clang-format on */
 
 const unsigned bt_arch_count = sizeof(bt_archs) / sizeof(bt_archs[0]);
 
@@ -49,28 +73,61 @@ static bt_status bind(const bt_model *model, const char *name, uint64_t rows, ui
     return BT_OK;
 }
 
-static bt_status bind_layer(const bt_model *model, const bt_arch *arch, uint32_t layer,
-                            bt_layer *ret_layer, bt_err *err)
+/* Rows and columns of each slot; columns of 0 is a vector, rows of 0 what the model does not have. */
+static void layer_shapes(const bt_model_config *c, uint64_t ret_shapes[BT_LAYER_TENSORS][2])
 {
-    const bt_model_config *c = bt_model_config_of(model);
     uint64_t q = (uint64_t)c->q_heads * c->head_dim, kv = (uint64_t)c->kv_heads * c->head_dim;
+    uint64_t qk_norm = c->qk_norm ? c->head_dim : 0, mlp_bias = c->mlp_bias ? c->mlp : 0;
     const uint64_t shapes[BT_LAYER_TENSORS][2] = {
-        [BT_LAYER_ATTN_NORM] = {c->hidden, 0}, [BT_LAYER_Q] = {q, c->hidden},
-        [BT_LAYER_K] = {kv, c->hidden},        [BT_LAYER_V] = {kv, c->hidden},
-        [BT_LAYER_O] = {c->hidden, q},         [BT_LAYER_MLP_NORM] = {c->hidden, 0},
-        [BT_LAYER_GATE] = {c->mlp, c->hidden}, [BT_LAYER_UP] = {c->mlp, c->hidden},
+        [BT_LAYER_ATTN_NORM] = {c->hidden, 0},
+        [BT_LAYER_Q] = {q, c->hidden},
+        [BT_LAYER_K] = {kv, c->hidden},
+        [BT_LAYER_V] = {kv, c->hidden},
+        [BT_LAYER_O] = {c->hidden, q},
+        [BT_LAYER_MLP_NORM] = {c->hidden, 0},
+        [BT_LAYER_GATE] = {c->mlp, c->hidden},
+        [BT_LAYER_UP] = {c->mlp, c->hidden},
         [BT_LAYER_DOWN] = {c->hidden, c->mlp},
+        [BT_LAYER_Q_BIAS] = {c->qkv_bias ? q : 0, 0},
+        [BT_LAYER_K_BIAS] = {c->qkv_bias ? kv : 0, 0},
+        [BT_LAYER_V_BIAS] = {c->qkv_bias ? kv : 0, 0},
+        [BT_LAYER_O_BIAS] = {c->o_bias ? c->hidden : 0, 0},
+        [BT_LAYER_GATE_BIAS] = {mlp_bias, 0},
+        [BT_LAYER_UP_BIAS] = {mlp_bias, 0},
+        [BT_LAYER_DOWN_BIAS] = {c->mlp_bias ? c->hidden : 0, 0},
+        [BT_LAYER_Q_NORM] = {qk_norm, 0},
+        [BT_LAYER_K_NORM] = {qk_norm, 0},
     };
+    memcpy(ret_shapes, shapes, sizeof(shapes));
+}
+
+/* The tensor of a slot: a whole one, or its rows of one that it shares with other slots. */
+static bt_status bind_slot(const bt_model *model, const bt_arch *arch, int slot, uint32_t layer,
+                           bt_tensor *ret_tensor, bt_err *err)
+{
+    uint64_t shapes[BT_LAYER_TENSORS][2], rows = 0, first = 0;
+    layer_shapes(bt_model_config_of(model), shapes);
+    if (shapes[slot][0] == 0) return BT_OK;
+    if (!arch->layer[slot])
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "%s: a bias or norm that %s does not have",
+                       bt_model_dir(model), arch->name);
     for (int i = 0; i < BT_LAYER_TENSORS; i++) {
-        char name[128];
+        if (!arch->layer[i] || strcmp(arch->layer[i], arch->layer[slot]) != 0) continue;
+        if (i < slot) first += shapes[i][0];
+        rows += shapes[i][0];
+    }
+    char name[128];
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(name, sizeof(name), arch->layer[i], layer); /* a format of the table above */
+    snprintf(name, sizeof(name), arch->layer[slot], layer); /* a format of the table above */
 #pragma GCC diagnostic pop
-        bt_status status =
-            bind(model, name, shapes[i][0], shapes[i][1], &ret_layer->tensor[i], err);
-        if (status != BT_OK) return status;
-    }
+    bt_tensor tensor;
+    bt_status status = bind(model, name, rows, shapes[slot][1], &tensor, err);
+    if (status != BT_OK) return status;
+    uint64_t columns = shapes[slot][1] ? shapes[slot][1] : 1;
+    tensor.data = (const uint8_t *)tensor.data + first * columns * bt_dtype_bytes(tensor.dtype);
+    tensor.shape[0] = shapes[slot][0];
+    *ret_tensor = tensor;
     return BT_OK;
 }
 
@@ -88,8 +145,11 @@ static bt_status bind_all(const bt_model *model, const bt_arch *arch, bt_weights
         if (status != BT_OK) return status;
     }
     for (uint32_t layer = 0; layer < c->layers; layer++) {
-        status = bind_layer(model, arch, layer, &weights->layers[layer], err);
-        if (status != BT_OK) return status;
+        for (int slot = 0; slot < BT_LAYER_TENSORS; slot++) {
+            bt_tensor *tensor = &weights->layers[layer].tensor[slot];
+            status = bind_slot(model, arch, slot, layer, tensor, err);
+            if (status != BT_OK) return status;
+        }
     }
     return BT_OK;
 }

@@ -4,7 +4,9 @@
  *         Everything but attention treats rows alike, so prefill chunks and decodes mix freely.
  * FLOW    for each layer: norm -> q,k,v -> rope -> append to the pool -> LAYER_DONE -> attention
  *         over the pool -> o -> norm -> gate,up,swiglu -> down. The residual is added by the norm
- *         that follows. The head is computed for the rows that sample only.
+ *         that follows. The head is computed for the rows that sample only. What a model may have
+ *         besides (common/engine/arch.h): a bias after any of these products, a norm of each head of
+ *         q and k before rope, layers without rope, layers whose attention has a window.
  * MEMORY  One arena of activations, one mapping for the pool and one for the packed matrices, all
  *         made in create. Matrices keep their dtype (kernels/linear/linear.h); embedding and norms
  *         are read in place from the checkpoint's mapping.
@@ -64,7 +66,6 @@ typedef struct {
     size_t kv_bytes;
     void *memory; /* of the arena of everything below */
 
-    bt_rope rope;
     double *rope_frequencies; /* [rope.dims / 2] */
     uint32_t *positions;      /* [rows] */
     float *rope_table;        /* [rows][rope.dims] */
@@ -210,7 +211,48 @@ static void project_qkv(cpu *self, uint32_t layer)
     linear(self, &self->packed[layer].qkv, self->row_count, self->qkv);
 }
 
-/* RoPE and append of a chunk of rows. The query blocks say whose rows they are. */
+/* Adds a bias to the columns [first, end) of rows that follow each other, if the model has it. */
+static void add_bias(const cpu *self, const bt_tensor *bias, float *y, uint32_t rows,
+                     uint32_t first, uint32_t end)
+{
+    if (!bias->data) return;
+    uint32_t width = (uint32_t)bias->shape[0];
+    const bt_bias op = {
+        .y = y, .b = bias->data, .b_dtype = bias->dtype, .rows = rows, .stride = width};
+    self->kernels->bias(&op, first, end < width ? end : width);
+}
+
+static void norm_heads(const cpu *self, const bt_tensor *w, float *x, uint32_t heads)
+{
+    const bt_rmsnorm op = {.x = x,
+                           .w = w->data,
+                           .y = x,
+                           .w_dtype = w->dtype,
+                           .n = self->model.head_dim,
+                           .eps = self->model.rms_eps};
+    self->kernels->rmsnorm(&op, 0, heads);
+}
+
+/* One row of q, k, v as projected to what attention takes: biases, norms of heads, RoPE. */
+static void finish_qkv_row(const cpu *self, size_t row)
+{
+    const bt_model_config *m = &self->model;
+    const bt_tensor *t = self->weights.layers[self->layer].tensor;
+    float *q = self->qkv + row * qkv_stride(self), *k = q + (size_t)m->q_heads * m->head_dim;
+    float *v = k + (size_t)m->kv_heads * m->head_dim;
+    add_bias(self, &t[BT_LAYER_Q_BIAS], q, 1, 0, UINT32_MAX);
+    add_bias(self, &t[BT_LAYER_K_BIAS], k, 1, 0, UINT32_MAX);
+    add_bias(self, &t[BT_LAYER_V_BIAS], v, 1, 0, UINT32_MAX);
+    if (m->qk_norm) {
+        norm_heads(self, &t[BT_LAYER_Q_NORM], q, m->q_heads);
+        norm_heads(self, &t[BT_LAYER_K_NORM], k, m->kv_heads);
+    }
+    if (m->layer_options[self->layer] & BT_LAYER_NO_ROPE) return;
+    bt_rope_apply(self->rope_table + row * m->rope.dims, m->rope.dims, m->q_heads + m->kv_heads,
+                  m->head_dim, q);
+}
+
+/* Finishes and appends a chunk of rows. The query blocks say whose rows they are. */
 static void append_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
     (void)worker;
@@ -222,13 +264,17 @@ static void append_chunk(void *arg, uint32_t chunk, uint32_t worker)
     for (uint32_t i = 0; i < block->count; i++) {
         size_t row = block->row + i;
         uint32_t position = block->position + i;
-        float *q = self->qkv + row * qkv_stride(self);
-        float *k = q + (size_t)m->q_heads * m->head_dim;
-        bt_rope_apply(self->rope_table + row * self->rope.dims, self->rope.dims,
-                      m->q_heads + m->kv_heads, m->head_dim, q);
+        const float *k = self->qkv + row * qkv_stride(self) + (size_t)m->q_heads * m->head_dim;
+        finish_qkv_row(self, row);
         bt_kv_append(&self->kv, self->layer, seq->blocks[position / block_tokens],
                      position % block_tokens, k, k + (size_t)m->kv_heads * m->head_dim);
     }
+}
+
+static uint32_t window_of(const cpu *self)
+{
+    bool windowed = (self->model.layer_options[self->layer] & BT_LAYER_WINDOWED) != 0;
+    return windowed ? self->model.window_tokens : 0;
 }
 
 static void attention_chunk(void *arg, uint32_t chunk, uint32_t worker)
@@ -248,6 +294,7 @@ static void attention_chunk(void *arg, uint32_t chunk, uint32_t worker)
                              .group = group,
                              .position = block->position,
                              .count = block->count,
+                             .window = window_of(self),
                              .q_stride = qkv_stride(self),
                              .o_stride = o_stride};
     self->kernels->attention(&op, scratch_of(self, worker));
@@ -257,9 +304,10 @@ static void run_attention(cpu *self)
 {
     uint32_t chunks = self->query_block_count * self->model.kv_heads;
     uint64_t macs = 0, width = 2ull * self->model.q_heads * self->model.head_dim;
+    uint32_t window = window_of(self) ? window_of(self) : UINT32_MAX;
     for (uint32_t i = 0; i < self->query_block_count; i++) {
         const query_block *block = &self->query_blocks[i];
-        macs += width * block->count * (block->position + block->count);
+        macs += width * block->count * min_u32(block->position + block->count, window);
     }
     if (macs >= SHARED_MACS_MIN) {
         bt_team_run(self->team, attention_chunk, self, chunks);
@@ -279,12 +327,16 @@ static void gate_up_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
     const mlp_job *job = arg;
     const bt_kernels *kernels = job->self->kernels;
-    uint32_t first = chunk * job->chunk_panels;
+    const bt_tensor *t = job->self->weights.layers[job->self->layer].tensor;
+    uint32_t first = chunk * job->chunk_panels, rows = job->gate.m;
     uint32_t end = min_u32(first + job->chunk_panels, job->panels);
+    uint32_t column = first * BT_LINEAR_PANEL;
+    uint32_t columns_end = min_u32(end * BT_LINEAR_PANEL, job->gate.w->n);
     kernels->linear->run(&job->gate, first, end, scratch_of(job->self, worker));
     kernels->linear->run(&job->up, first, end, scratch_of(job->self, worker));
-    kernels->swiglu(&job->swiglu, first * BT_LINEAR_PANEL,
-                    min_u32(end * BT_LINEAR_PANEL, job->gate.w->n));
+    add_bias(job->self, &t[BT_LAYER_GATE_BIAS], job->gate.y, rows, column, columns_end);
+    add_bias(job->self, &t[BT_LAYER_UP_BIAS], job->up.y, rows, column, columns_end);
+    kernels->swiglu(&job->swiglu, column, columns_end);
 }
 
 static void mlp(cpu *self, const packed_layer *layer)
@@ -305,6 +357,8 @@ static void mlp(cpu *self, const packed_layer *layer)
                 (job.panels + job.chunk_panels - 1) / job.chunk_panels);
     pack_x(self, self->gate, rows, width);
     linear(self, &layer->down, rows, self->delta);
+    const bt_tensor *t = self->weights.layers[self->layer].tensor;
+    add_bias(self, &t[BT_LAYER_DOWN_BIAS], self->delta, rows, 0, UINT32_MAX);
 }
 
 /* Once the last layer's K and V are in the pool, only the rows that sample matter: the others leave
@@ -342,6 +396,7 @@ static void run_layer(cpu *self, uint32_t index, const bt_backend_sink *sink)
     const packed_layer *packed = &self->packed[index];
     pack_x(self, self->attended, self->row_count, packed->o.k);
     linear(self, &packed->o, self->row_count, self->delta);
+    add_bias(self, &layer->tensor[BT_LAYER_O_BIAS], self->delta, self->row_count, 0, UINT32_MAX);
     norm(self, self->delta, &layer->tensor[BT_LAYER_MLP_NORM]);
     mlp(self, packed);
 }
@@ -397,7 +452,7 @@ static void lay_out(cpu *self, const bt_engine_batch *batch)
             self->positions[self->row_count++] = seq->position + t;
     }
     assert(self->row_count <= self->config.batch_tokens_max);
-    bt_rope_table(&self->rope, self->rope_frequencies, self->positions, self->row_count,
+    bt_rope_table(&self->model.rope, self->rope_frequencies, self->positions, self->row_count,
                   self->rope_table);
 }
 
@@ -423,9 +478,9 @@ static void carve(cpu *self, bt_arena *arena)
 {
     const bt_model_config *m = &self->model;
     size_t rows = self->config.batch_tokens_max, seqs = self->config.batch_seqs_max;
-    self->rope_frequencies = BT_ARENA_NEW(arena, double, self->rope.dims / 2);
+    self->rope_frequencies = BT_ARENA_NEW(arena, double, self->model.rope.dims / 2);
     self->positions = BT_ARENA_NEW(arena, uint32_t, rows);
-    self->rope_table = BT_ARENA_NEW(arena, float, rows * self->rope.dims);
+    self->rope_table = BT_ARENA_NEW(arena, float, rows * self->model.rope.dims);
     self->x = BT_ARENA_NEW(arena, float, rows * m->hidden);
     self->delta = BT_ARENA_NEW(arena, float, rows * m->hidden);
     self->y = BT_ARENA_NEW(arena, float, rows * m->hidden);
@@ -602,8 +657,6 @@ static bt_status create(const bt_model *model, const bt_engine_config *config,
     cpu *self = calloc(1, sizeof(*self));
     if (!self) return BT_FAIL(err, BT_ERR_NO_MEMORY, "a cpu engine");
     self->model = *bt_model_config_of(model);
-    self->rope =
-        (bt_rope){.dims = self->model.head_dim, .theta = self->model.rope_theta, .magnitude = 1};
     self->config = *config;
     self->kernels = kernels;
     status = bt_weights_bind(model, &self->weights, err);
@@ -615,7 +668,7 @@ static bt_status create(const bt_model *model, const bt_engine_config *config,
         cpu_destroy(self);
         return status;
     }
-    bt_rope_frequencies(&self->rope, 0, self->rope_frequencies);
+    bt_rope_frequencies(&self->model.rope, 0, self->rope_frequencies);
     *ret_self = self;
     return BT_OK;
 }

@@ -2,14 +2,15 @@
  *
  * TRUST   Hostile input: every number is checked for type and range (common/base/limits.h and
  *         below) before anybody computes with it. A wrong value is ERR_FORMAT; a value that says
- *         something we do not run (another architecture, RoPE scaling, an active sliding window,
- *         biases, quantized weights …) is ERR_ARGUMENT and named, so that no model is ever run as
- *         if it were another.
- * DEFAULT Only where Hugging Face's Llama has the same: num_key_value_heads, head_dim, rms_norm_eps
- *         1e-6, rope_theta 10,000, hidden_act silu, tie_word_embeddings false.
- *         Mistral differs: an absent window is 4,096, an absent num_key_value_heads is 8.
- * CONTEXT A model's max_position_embeddings above BT_CONTEXT_TOKENS_MAX is served up to the limit.
- * ADD     An architecture that needs nothing new is one row in config.c. */
+ *         something we do not run (another architecture, a RoPE scaling we do not have, quantized
+ *         weights …) is ERR_ARGUMENT and named, so that no model is ever run as if it were another.
+ * FAMILY  What an absent member means, and which ones count, is a row of common/weights/family.c.
+ *         RoPE: common/weights/rope_config.h. Names of quantized formats: quantized.h.
+ * WINDOW  transformers' meaning: a token sees itself and the window - 1 before it. It is a mask: KV
+ *         is kept whole. A window that the context fits in is none. layer_types, where given, must
+ *         agree with the family's rule, or decides where the rule leaves it open.
+ * CONTEXT A model's positions, stretched by linear, dynamic or yarn RoPE, are served up to
+ *         BT_CONTEXT_TOKENS_MAX. */
 #ifndef BT_COMMON_WEIGHTS_CONFIG_H
 #define BT_COMMON_WEIGHTS_CONFIG_H
 

@@ -2,6 +2,7 @@
 
 #include "common/weights/config.h"
 #include "common/weights/file.h"
+#include "common/weights/quantized.h"
 #include "common/weights/safetensors.h"
 
 #include <assert.h>
@@ -63,6 +64,21 @@ static bt_status parse_config(bt_model *model, const char *config, size_t config
     return BT_FAIL(err, status, "%s/%s", model->dir, inner.message);
 }
 
+/* ModelOpt's file beside config.json, which older checkpoints have alone. */
+static bt_status check_quantized(const bt_model *model, bt_err *err)
+{
+    char *text = NULL;
+    size_t bytes;
+    bt_err inner = {0};
+    bt_status status =
+        read_member(model, "hf_quant_config.json", true, BT_CONFIG_BYTES_MAX, &text, &bytes, err);
+    if (status != BT_OK || text == NULL) return status;
+    status = bt_quantized_check(text, bytes, &inner);
+    free(text);
+    if (status == BT_OK) return BT_OK;
+    return BT_FAIL(err, status, "%s/%s", model->dir, inner.message);
+}
+
 static bt_status load_config(bt_model *model, bt_err *err)
 {
     char *config = NULL, *generation = NULL;
@@ -76,6 +92,7 @@ static bt_status load_config(bt_model *model, bt_err *err)
         status = parse_config(model, config, config_bytes, generation, generation_bytes, err);
     free(config);
     free(generation);
+    if (status == BT_OK) status = check_quantized(model, err);
     return status;
 }
 
@@ -391,6 +408,30 @@ static bt_status hash_file(const char *path, bool *ret_present, bt_sha256 *ret_h
     return status;
 }
 
+static void hash_double(bt_sha256_stream *stream, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    hash_u64(stream, bits);
+}
+
+/* Everything that changes what a layer computes. */
+static void hash_config(bt_sha256_stream *stream, const bt_model_config *config)
+{
+    const bt_rope *rope = &config->rope;
+    const uint64_t numbers[] = {
+        config->hidden,   config->layers, config->q_heads,  config->kv_heads,
+        config->head_dim, config->mlp,    config->vocab,    config->window_tokens,
+        config->qkv_bias, config->o_bias, config->mlp_bias, config->qk_norm,
+        rope->kind,       rope->dims,     rope->truncate};
+    const double reals[] = {config->rms_eps,       rope->theta,           rope->factor,
+                            rope->original_tokens, rope->low_freq_factor, rope->high_freq_factor,
+                            rope->beta_fast,       rope->beta_slow,       rope->magnitude};
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) hash_u64(stream, numbers[i]);
+    for (size_t i = 0; i < sizeof(reals) / sizeof(reals[0]); i++) hash_double(stream, reals[i]);
+    bt_sha256_add(stream, config->layer_options, config->layers);
+}
+
 bt_status bt_model_fingerprint(const bt_model *model, bt_sha256 *ret_fingerprint, bt_err *err)
 {
     const bt_model_config *config = &model->config;
@@ -403,18 +444,12 @@ bt_status bt_model_fingerprint(const bt_model *model, bt_sha256 *ret_fingerprint
     free(path);
     if (status != BT_OK) return status;
 
-    uint32_t eps_bits;
-    uint64_t theta_bits;
-    memcpy(&eps_bits, &config->rms_eps, sizeof(eps_bits));
-    memcpy(&theta_bits, &config->rope_theta, sizeof(theta_bits));
-    const uint64_t numbers[] = {config->hidden,   config->layers, config->q_heads, config->kv_heads,
-                                config->head_dim, config->mlp,    config->vocab,   eps_bits,
-                                theta_bits,       present};
     bt_sha256_stream stream;
     bt_sha256_start(&stream);
-    hash_text(&stream, "baton fingerprint 1");
+    hash_text(&stream, "baton fingerprint 2");
     hash_text(&stream, config->architecture);
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) hash_u64(&stream, numbers[i]);
+    hash_config(&stream, config);
+    hash_u64(&stream, present);
     if (present) bt_sha256_add(&stream, tokenizer.bytes, sizeof(tokenizer.bytes));
     bt_sha256_end(&stream, ret_fingerprint);
     return BT_OK;

@@ -11,6 +11,7 @@
 #include "common/base/crypto.h"
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
+#include "common/base/rope.h"
 #include "common/base/status.h"
 
 #include <stdbool.h>
@@ -18,12 +19,19 @@
 
 typedef struct bt_model bt_model;
 
+/* What layers differ in: bits of layer_options. */
+enum { BT_LAYER_WINDOWED = 1, BT_LAYER_NO_ROPE = 2 };
+
 typedef struct {
     char architecture[64]; /* "LlamaForCausalLM": a row of the architecture registry */
     uint32_t hidden, layers, q_heads, kv_heads, head_dim, mlp, vocab;
     uint32_t context_tokens_max;
     float rms_eps;
-    double rope_theta;
+    bt_rope rope;
+    uint32_t window_tokens; /* that a token sees in a windowed layer; 0 = no layer has a window */
+    uint8_t layer_options[BT_LAYERS_MAX]; /* [layers] */
+    bool qkv_bias, o_bias, mlp_bias;
+    bool qk_norm; /* of each head of q and k, before RoPE */
     bool tied_embeddings;
     uint32_t bos_id; /* UINT32_MAX = none */
     uint32_t eos_ids[BT_EOS_IDS_MAX];
@@ -39,7 +47,7 @@ typedef struct {
 } bt_tensor;
 
 /* Errors: ERR_OS (file missing, unreadable), ERR_FORMAT (bytes wrong), ERR_ARGUMENT (a model we do
- * not run: unknown architecture, active sliding window, RoPE scaling …, named in the message). */
+ * not run: unknown architecture, quantized weights …, named in the message). */
 bt_status bt_model_open(const char *dir, bt_model **ret_model, bt_err *err);
 void bt_model_close(bt_model *model);
 
@@ -56,8 +64,8 @@ bt_status bt_model_tensor(const bt_model *model, const char *name, uint32_t rank
  * checkpoint once. */
 bt_status bt_model_weights_digest(const bt_model *model, bt_sha256 *ret_digest, bt_err *err);
 
-/* Architecture, shapes, RoPE, vocabulary and the tokenizer file's hash: what must agree for KV to
- * make sense. */
+/* Architecture, shapes, RoPE, windows, biases, QK norm, vocabulary and the tokenizer file's hash: what
+ * must agree for KV to make sense. How config.json spells it does not matter. */
 bt_status bt_model_fingerprint(const bt_model *model, bt_sha256 *ret_fingerprint, bt_err *err);
 
 #endif

@@ -1,7 +1,6 @@
-/* common/weights/model.h and config.h: folders opened, refused by name, hashed. */
+/* common/weights/model.h: folders opened, refused by name, hashed. (test_model_config.c: what a
+ * config.json says.) */
 #include "common/weights/model.h"
-
-#include "common/weights/config.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,193 +12,11 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
-
 #define BASE                                                                                       \
     "\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":172,"       \
     "\"num_hidden_layers\":2,\"num_attention_heads\":8,\"vocab_size\":512,"                        \
     "\"max_position_embeddings\":256"
 #define CONFIG(rest) "{" BASE rest "}"
-
-static bt_status parse(const char *config, const char *generation, bt_model_config *ret_config,
-                       bt_err *err)
-{
-    return bt_config_parse(config, strlen(config), generation,
-                           generation != NULL ? strlen(generation) : 0, ret_config, err);
-}
-
-static bt_model_config read_good(const char *config, const char *generation)
-{
-    bt_model_config read;
-    bt_err err;
-    if (parse(config, generation, &read, &err) != BT_OK) fail_msg("%s\n%s", err.message, config);
-    return read;
-}
-
-static void test_defaults(void **state)
-{
-    (void)state;
-    bt_model_config c = read_good(CONFIG(""), NULL);
-    assert_string_equal(c.architecture, "LlamaForCausalLM");
-    assert_int_equal(c.hidden, 64);
-    assert_int_equal(c.mlp, 172);
-    assert_int_equal(c.layers, 2);
-    assert_int_equal(c.q_heads, 8);
-    assert_int_equal(c.kv_heads, 8);
-    assert_int_equal(c.head_dim, 8);
-    assert_int_equal(c.vocab, 512);
-    assert_int_equal(c.context_tokens_max, 256);
-    assert_true(c.rms_eps == 1e-6f);
-    assert_true(c.rope_theta == 10000.0);
-    assert_false(c.tied_embeddings);
-    assert_int_equal(c.bos_id, UINT32_MAX);
-    assert_int_equal(c.eos_count, 0);
-}
-
-#define MISTRAL(rest)                                                                              \
-    "{\"architectures\":[\"MistralForCausalLM\"],\"hidden_size\":128,"                             \
-    "\"intermediate_size\":172,\"num_hidden_layers\":2,\"num_attention_heads\":16,"                \
-    "\"vocab_size\":512,\"max_position_embeddings\":8192" rest "}"
-
-/* Mistral's defaults are not Llama's, and null is not absent: a window of 4,096 and 8 KV heads. */
-static void test_defaults_of_mistral(void **state)
-{
-    (void)state;
-    bt_model_config config;
-    bt_err err;
-    assert_int_equal(parse(MISTRAL(""), NULL, &config, &err), BT_ERR_ARGUMENT);
-    assert_non_null(strstr(err.message, "window of 4096"));
-    config = read_good(MISTRAL(",\"sliding_window\":null"), NULL);
-    assert_int_equal(config.kv_heads, 8);
-    config = read_good(MISTRAL(",\"sliding_window\":null,\"num_key_value_heads\":null"), NULL);
-    assert_int_equal(config.kv_heads, 16);
-}
-
-static void test_members(void **state)
-{
-    (void)state;
-    bt_model_config c = read_good(
-        CONFIG(
-            ",\"num_key_value_heads\":2,\"head_dim\":16,\"rms_norm_eps\":1e-05,\"rope_theta\":5e5,"
-            "\"tie_word_embeddings\":true,\"bos_token_id\":1,\"eos_token_id\":2"),
-        NULL);
-    assert_int_equal(c.kv_heads, 2);
-    assert_int_equal(c.head_dim, 16);
-    assert_true(c.rms_eps == 1e-5f);
-    assert_true(c.rope_theta == 5e5);
-    assert_true(c.tied_embeddings);
-    assert_int_equal(c.bos_id, 1);
-    assert_int_equal(c.eos_ids[0], 2);
-    /* null is absent; the newer place of theta; a list of BOS ids has a first one. */
-    c = read_good(
-        CONFIG(",\"num_key_value_heads\":null,\"rope_scaling\":null,\"rope_parameters\":"
-               "{\"rope_type\":\"default\",\"rope_theta\":1000000},\"bos_token_id\":[7,8]"),
-        NULL);
-    assert_int_equal(c.kv_heads, 8);
-    assert_true(c.rope_theta == 1e6);
-    assert_int_equal(c.bos_id, 7);
-    /* A window that is not active, in each way of saying so. */
-    read_good(CONFIG(",\"sliding_window\":null"), NULL);
-    read_good(CONFIG(",\"sliding_window\":256"), NULL);
-    read_good(CONFIG(",\"sliding_window\":16,\"use_sliding_window\":false"), NULL);
-    read_good(CONFIG(",\"layer_types\":[\"full_attention\",\"full_attention\"]"), NULL);
-}
-
-static void test_eos_ids_are_joined(void **state)
-{
-    (void)state;
-    bt_model_config c = read_good(CONFIG(",\"eos_token_id\":[2,5]"), "{\"eos_token_id\":[5,9,2]}");
-    assert_int_equal(c.eos_count, 3);
-    assert_int_equal(c.eos_ids[0], 2);
-    assert_int_equal(c.eos_ids[1], 5);
-    assert_int_equal(c.eos_ids[2], 9);
-    c = read_good(CONFIG(""), "{\"eos_token_id\":3}");
-    assert_int_equal(c.eos_count, 1);
-    bt_err err;
-    assert_int_equal(parse(CONFIG(""), "{\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", &c, &err),
-                     BT_ERR_ARGUMENT);
-    assert_int_equal(parse(CONFIG(""), "{\"eos_token_id\":512}", &c, &err), BT_ERR_FORMAT);
-    assert_non_null(strstr(err.message, "generation_config.json"));
-    assert_int_equal(parse(CONFIG(""), "[", &c, &err), BT_ERR_FORMAT);
-}
-
-static void test_what_is_refused(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *config, *message;
-        bt_status status;
-    } cases[] = {
-        {"", "line 1", BT_ERR_FORMAT},
-        {"[]", "not a JSON object", BT_ERR_FORMAT},
-        {"{}", "architectures", BT_ERR_FORMAT},
-        {"{\"architectures\":[\"LlamaForCausalLM\"]}", "hidden_size is missing", BT_ERR_FORMAT},
-        {"{\"architectures\":\"LlamaForCausalLM\"}", "architectures", BT_ERR_FORMAT},
-        {"{\"architectures\":[\"Qwen3ForCausalLM\"]}", "'Qwen3ForCausalLM'", BT_ERR_ARGUMENT},
-        {CONFIG(",\"vocab_size\":1"), "duplicate", BT_ERR_FORMAT},
-        {CONFIG(",\"num_key_value_heads\":3"), "do not divide", BT_ERR_FORMAT},
-        {CONFIG(",\"num_key_value_heads\":16"), "do not divide", BT_ERR_FORMAT},
-        {CONFIG(",\"num_key_value_heads\":0"), "num_key_value_heads", BT_ERR_FORMAT},
-        {CONFIG(",\"num_key_value_heads\":-1"), "num_key_value_heads", BT_ERR_FORMAT},
-        {CONFIG(",\"num_key_value_heads\":2.0"), "num_key_value_heads", BT_ERR_FORMAT},
-        {CONFIG(",\"num_key_value_heads\":\"2\""), "num_key_value_heads", BT_ERR_FORMAT},
-        {CONFIG(",\"head_dim\":512"), "the limit is 256", BT_ERR_ARGUMENT},
-        {CONFIG(",\"head_dim\":7"), "odd", BT_ERR_FORMAT},
-        {CONFIG(",\"head_dim\":9223372036854775807"), "head_dim", BT_ERR_ARGUMENT},
-        {CONFIG(",\"head_dim\":9223372036854775808"), "line 1", BT_ERR_FORMAT},
-        {CONFIG(",\"rms_norm_eps\":0"), "rms_norm_eps", BT_ERR_FORMAT},
-        {CONFIG(",\"rms_norm_eps\":true"), "rms_norm_eps", BT_ERR_FORMAT},
-        {CONFIG(",\"rope_theta\":-1"), "rope_theta", BT_ERR_FORMAT},
-        {CONFIG(",\"rope_theta\":1e999"), "line 1", BT_ERR_FORMAT},
-        {CONFIG(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}"), "'linear'",
-         BT_ERR_ARGUMENT},
-        {CONFIG(",\"rope_scaling\":{\"factor\":2}"), "factor", BT_ERR_ARGUMENT},
-        {CONFIG(",\"rope_scaling\":7"), "rope_scaling", BT_ERR_FORMAT},
-        {CONFIG(",\"rope_parameters\":{\"rope_type\":\"yarn\"}"), "'yarn'", BT_ERR_ARGUMENT},
-        {CONFIG(",\"partial_rotary_factor\":0.5"), "partial", BT_ERR_ARGUMENT},
-        {CONFIG(",\"sliding_window\":255"), "window of 255", BT_ERR_ARGUMENT},
-        {CONFIG(",\"sliding_window\":\"x\""), "sliding_window", BT_ERR_FORMAT},
-        {CONFIG(",\"layer_types\":[\"sliding_attention\"]"), "'sliding_attention'",
-         BT_ERR_ARGUMENT},
-        {CONFIG(",\"layer_types\":[1]"), "layer_types[0]", BT_ERR_FORMAT},
-        {CONFIG(",\"attention_bias\":true"), "attention_bias", BT_ERR_ARGUMENT},
-        {CONFIG(",\"mlp_bias\":true"), "mlp_bias", BT_ERR_ARGUMENT},
-        {CONFIG(",\"mlp_bias\":1"), "mlp_bias", BT_ERR_FORMAT},
-        {CONFIG(",\"hidden_act\":\"gelu\""), "'gelu'", BT_ERR_ARGUMENT},
-        {CONFIG(",\"hidden_act\":\"\\u001b[2J\""), "'?[2J'", BT_ERR_ARGUMENT},
-        {CONFIG(",\"quantization_config\":{\"quant_method\":\"fp8\"}"), "(fp8)", BT_ERR_ARGUMENT},
-        {CONFIG(",\"quantization_config\":[]"), "quantized", BT_ERR_ARGUMENT},
-        {CONFIG(",\"tie_word_embeddings\":\"yes\""), "tie_word_embeddings", BT_ERR_FORMAT},
-        {CONFIG(",\"bos_token_id\":512"), "bos_token_id", BT_ERR_FORMAT},
-        {CONFIG(",\"bos_token_id\":-1"), "bos_token_id", BT_ERR_FORMAT},
-        {CONFIG(",\"eos_token_id\":[1,\"2\"]"), "eos_token_id", BT_ERR_FORMAT},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        bt_model_config config;
-        bt_err err = {0};
-        bt_status status = parse(cases[i].config, NULL, &config, &err);
-        if (status != cases[i].status || strstr(err.message, cases[i].message) == NULL)
-            fail_msg("%s: status %d, '%s'", cases[i].config, status, err.message);
-    }
-}
-
-static void test_a_truncated_config_is_an_error(void **state)
-{
-    (void)state;
-    const char *config = CONFIG(",\"rope_scaling\":null,\"eos_token_id\":[1,2]");
-    for (size_t bytes = 0; bytes < strlen(config); bytes++) {
-        char *copy = malloc(bytes + 1);
-        memcpy(copy, config, bytes);
-        bt_model_config read;
-        assert_int_equal(bt_config_parse(copy, bytes, NULL, 0, &read, NULL), BT_ERR_FORMAT);
-        free(copy);
-    }
-    char *nested = malloc(1 << 20);
-    memset(nested, '[', 1 << 20);
-    bt_model_config read;
-    assert_int_equal(bt_config_parse(nested, 1 << 20, NULL, 0, &read, NULL), BT_ERR_FORMAT);
-    free(nested);
-}
 
 /* ---- folders ---- */
 
@@ -302,6 +119,23 @@ static void test_one_file(void **state)
     assert_open_fails(BT_ERR_FORMAT, "generation_config.json");
 }
 
+/* ModelOpt's file beside a config.json that says nothing of it. */
+static void test_hf_quant_config(void **state)
+{
+    (void)state;
+    write_text("config.json", CONFIG(""));
+    write_weights("model.safetensors", HEADER_A, values, sizeof(values));
+    write_text("hf_quant_config.json", "{\"quantization\":{\"quant_algo\":\"NVFP4\"}}");
+    assert_open_fails(BT_ERR_ARGUMENT, "hf_quant_config.json: quantized weights (ModelOpt NVFP4)");
+    write_text("hf_quant_config.json", "{\"quantization\":[]}");
+    assert_open_fails(BT_ERR_FORMAT, "hf_quant_config.json: has no object quantization");
+    write_text("hf_quant_config.json", "{");
+    assert_open_fails(BT_ERR_FORMAT, "hf_quant_config.json: line 1");
+    write_text("hf_quant_config.json",
+               "{\"quantization\":{\"quant_algo\":null,\"kv_cache_quant_algo\":\"FP8\"}}");
+    bt_model_close(open_good());
+}
+
 static void test_dtypes_and_alignment(void **state)
 {
     (void)state;
@@ -362,6 +196,17 @@ static void test_shards(void **state)
 }
 
 /* ---- hashes ---- */
+
+#define LLAMA3(factor, low, high, original)                                                        \
+    "{\"rope_type\":\"llama3\",\"factor\":" factor ",\"low_freq_factor\":" low                     \
+    ",\"high_freq_factor\":" high ",\"original_max_position_embeddings\":" original "}"
+#define YARN(rest) "{\"rope_type\":\"yarn\",\"factor\":4" rest "}"
+#define WINDOWED ",\"use_sliding_window\":true,\"sliding_window\":16"
+#define OTHER(name, rest)                                                                          \
+    "{\"architectures\":[\"" name "ForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":172,"   \
+    "\"num_hidden_layers\":2,\"num_attention_heads\":8,\"vocab_size\":512,"                        \
+    "\"num_key_value_heads\":8,\"max_position_embeddings\":256" rest "}"
+enum { LINEAR_2 = 7 }; /* of the others below */
 
 static bt_sha256 weights_digest(void)
 {
@@ -425,11 +270,45 @@ static void test_the_fingerprint(void **state)
         CONFIG(",\"rms_norm_eps\":1e-05"),
         CONFIG(",\"num_key_value_heads\":4"),
         CONFIG(",\"head_dim\":16"),
+        CONFIG(",\"attention_bias\":true"),
+        CONFIG(",\"mlp_bias\":true"),
+        CONFIG(",\"partial_rotary_factor\":0.5"),
+        CONFIG(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}"),
+        CONFIG(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":3}"),
+        CONFIG(",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}"),
+        CONFIG(",\"rope_scaling\":" LLAMA3("8", "1", "4", "64")),
+        CONFIG(",\"rope_scaling\":" LLAMA3("4", "1", "4", "64")),
+        CONFIG(",\"rope_scaling\":" LLAMA3("8", "2", "4", "64")),
+        CONFIG(",\"rope_scaling\":" LLAMA3("8", "1", "5", "64")),
+        CONFIG(",\"rope_scaling\":" LLAMA3("8", "1", "4", "65")),
+        CONFIG(",\"rope_scaling\":" YARN("")),
+        CONFIG(",\"rope_scaling\":" YARN(",\"beta_fast\":16")),
+        CONFIG(",\"rope_scaling\":" YARN(",\"beta_slow\":2")),
+        CONFIG(",\"rope_scaling\":" YARN(",\"truncate\":false")),
+        CONFIG(",\"rope_scaling\":" YARN(",\"attention_factor\":1.5")),
+        OTHER("Mistral", ",\"sliding_window\":null"),
+        OTHER("Mistral", ",\"sliding_window\":16"),
+        OTHER("Mistral", ",\"sliding_window\":17"),
+        OTHER("Qwen2", ""),
+        OTHER("Qwen2", WINDOWED ",\"max_window_layers\":0"),
+        OTHER("Qwen2", WINDOWED ",\"max_window_layers\":1"),
+        OTHER("Qwen3", ""),
+        OTHER("SmolLM3", ""),
+        OTHER("SmolLM3", ",\"no_rope_layers\":[0,1]"),
+        OTHER("SmolLM3", ",\"no_rope_layers\":[1,0]"),
     };
+    bt_sha256 seen[sizeof(others) / sizeof(others[0])];
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         write_text("config.json", others[i]);
-        assert_false(same(first, fingerprint()));
+        seen[i] = fingerprint();
+        assert_false(same(first, seen[i]));
+        for (size_t j = 0; j < i; j++)
+            if (same(seen[j], seen[i])) fail_msg("%s\n%s", others[j], others[i]);
     }
+    /* The same said in another way. */
+    write_text("config.json",
+               CONFIG(",\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":2.0}"));
+    assert_true(same(seen[LINEAR_2], fingerprint()));
     write_text("config.json", CONFIG(""));
     write_text("tokenizer.json", "{}");
     bt_sha256 with_tokenizer = fingerprint();
@@ -470,54 +349,16 @@ static void test_stories260k(void **state)
     bt_model_close(model);
 }
 
-/* Each published file of configuration is accepted or refused with a reason, whole and cut short. */
-static void test_published_configs(void **state)
-{
-    (void)state;
-    char command[1200], path[400];
-    snprintf(command, sizeof(command), "tar -xJf '%s/checkpoint-configs.tar.xz' -C %s",
-             data_folder(), dir);
-    assert_int_equal(system(command), 0);
-    snprintf(path, sizeof(path), "%s/nvfp4-cfg", dir);
-    DIR *folder = opendir(path);
-    assert_non_null(folder);
-    unsigned files = 0;
-    for (struct dirent *item; (item = readdir(folder)) != NULL;) {
-        if (strstr(item->d_name, ".json") == NULL) continue;
-        static char text[BT_CONFIG_BYTES_MAX];
-        snprintf(path, sizeof(path), "%s/nvfp4-cfg/%s", dir, item->d_name);
-        FILE *file = fopen(path, "rb");
-        size_t bytes = fread(text, 1, sizeof(text), file);
-        fclose(file);
-        bt_model_config config;
-        bt_err err = {0};
-        bt_status status = bt_config_parse(text, bytes, NULL, 0, &config, &err);
-        printf("%s: %s\n", item->d_name, status == BT_OK ? "accepted" : err.message);
-        assert_true(status == BT_OK || strncmp(err.message, "config.json: ", 13) == 0);
-        for (size_t cut = 0; cut + 2 < bytes; cut += 1 + bytes / 40)
-            assert_int_equal(bt_config_parse(text, cut, NULL, 0, &config, &err), BT_ERR_FORMAT);
-        files++;
-    }
-    closedir(folder);
-    assert_int_equal(files, 33);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_defaults_of_mistral),
-        cmocka_unit_test(test_members),
-        cmocka_unit_test(test_eos_ids_are_joined),
-        cmocka_unit_test(test_what_is_refused),
-        cmocka_unit_test(test_a_truncated_config_is_an_error),
         cmocka_unit_test_setup_teardown(test_one_file, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_hf_quant_config, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_dtypes_and_alignment, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_shards, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_the_weights_digest, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_the_fingerprint, make_dir, remove_dir),
         cmocka_unit_test(test_stories260k),
-        cmocka_unit_test_setup_teardown(test_published_configs, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
