@@ -70,7 +70,7 @@ static void batch_add(bt_decode_core *core, uint32_t seq)
     d_batch *batch = &core->batch;
     d_seq *s = &core->seqs[seq];
     s->in_batch = true;
-    s->sampled = false;
+    s->sampled = s->broken = false;
     s->stepped = core->serial++;
     batch->seq_index[batch->count] = seq;
     batch->seqs[batch->count++] =
@@ -81,7 +81,9 @@ static void batch_add(bt_decode_core *core, uint32_t seq)
                         .blocks = s->blocks,
                         .block_count = bt_dcore_blocks(core, s->kv_count + 1),
                         .sample = true,
-                        .sampling = s->sampling};
+                        .sampling = s->sampling,
+                        .history = s->tokens,
+                        .prompt_count = s->prompt_count};
 }
 
 /* All of them grow before any is added, so that the youngest of all can be the one to go. */
@@ -191,7 +193,9 @@ static void step_done(bt_decode_core *core, uint32_t seq)
     if (!s->sampled || s->sample.id >= core->config.vocab) {
         bt_fence key = s->key;
         bt_dcore_seq_leave(core, seq);
-        bt_dcore_refuse(core, &key, BT_REFUSE_ENGINE, "the engine sampled no token");
+        bt_dcore_refuse(core, &key, BT_REFUSE_ENGINE,
+                        s->broken ? "the model's logits are not finite"
+                                  : "the engine sampled no token");
         return;
     }
     s->kv_count++;
@@ -233,6 +237,7 @@ void bt_dcore_engine_event(bt_decode_core *core, const bt_engine_event *event)
         d_seq *s = &core->seqs[event->handle];
         if (!s->in_batch) return;
         s->sample = event->token;
-        s->sampled = true;
+        s->sampled = event->status == BT_OK;
+        s->broken = event->status != BT_OK;
     }
 }

@@ -315,6 +315,7 @@ static void seq_fill(bt_decode_core *core, d_seq *s, const bt_msg *msg)
     s->ignore_eos = work->ignore_eos;
     s->sampling = bt_sampling_copy(&work->sampling, s->bias);
     s->token_count = work->token_count;
+    s->prompt_count = work->token_count - (bt_mutate_committed_is_prompt() ? 0 : work->base);
     memcpy(s->tokens, work->tokens, work->token_count * sizeof(s->tokens[0]));
     bt_kv_path path = {.tenant_salt = work->tenant_salt,
                        .weights_digest = &peer->weights_digest,

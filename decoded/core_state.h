@@ -53,6 +53,7 @@ typedef struct {
     uint64_t lease_ends_ns, repeat_ns;
     bool heard; /* P has answered the Ticket */
     uint32_t base, max_tokens, next_index;
+    uint32_t prompt_count; /* tokens that are not output */
     bool ignore_eos;
     bt_sampling sampling; /* borrows bias */
     bt_sha256 root, prefix_hash;
@@ -67,6 +68,7 @@ typedef struct {
     bt_logit_bias *bias; /* [BT_LOGIT_BIAS_MAX] */
     uint32_t unpacks;
     bool in_batch, sampled;
+    bool broken; /* its logits: the step sampled nothing */
     bt_token sample;
 } d_seq;
 

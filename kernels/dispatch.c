@@ -33,6 +33,7 @@ static const bt_kernels avx512 = {
     .swiglu = bt_swiglu_avx2,
     .attention = bt_attention_avx2,
     .bias = bt_bias_avx2,
+    .sample = &bt_sample_passes_avx2,
 };
 
 static const bt_kernels avx2 = {
@@ -44,6 +45,7 @@ static const bt_kernels avx2 = {
     .swiglu = bt_swiglu_avx2,
     .attention = bt_attention_avx2,
     .bias = bt_bias_avx2,
+    .sample = &bt_sample_passes_avx2,
 };
 
 static const bt_kernels ref = {
@@ -55,6 +57,7 @@ static const bt_kernels ref = {
     .swiglu = bt_swiglu_ref,
     .attention = bt_attention_ref,
     .bias = bt_bias_ref,
+    .sample = &bt_sample_passes_ref,
 };
 
 const bt_kernels *const bt_kernels_rows[] = {&avx512, &avx2, &ref};

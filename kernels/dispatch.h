@@ -11,6 +11,7 @@
 #include "kernels/linear/linear.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/rmsnorm/rmsnorm.h"
+#include "kernels/sample/sample.h"
 #include "kernels/swiglu/swiglu.h"
 
 #include <stdbool.h>
@@ -24,6 +25,7 @@ typedef struct {
     bt_swiglu_fn *swiglu;
     bt_attention_fn *attention;
     bt_bias_fn *bias;
+    const bt_sample_passes *sample;
 } bt_kernels;
 
 extern const bt_kernels *const bt_kernels_rows[]; /* best first; "ref" is last */

@@ -1,5 +1,6 @@
 /* core_batch.c - the prefill core's engine batches: chunks of several requests, one batch at a
  * time. */
+#include "common/kv/mutate.h"
 #include "prefilld/core_state.h"
 
 #include <assert.h>
@@ -25,15 +26,17 @@ static void batch_add(bt_prefill_core *core, uint32_t request, uint32_t chunk)
     p_batch *batch = &core->batch;
     r->chunk = chunk;
     batch->requests[batch->count] = request;
-    batch->seqs[batch->count] =
-        (bt_engine_seq){.handle = request,
-                        .position = r->computed,
-                        .token_count = chunk,
-                        .tokens = r->tokens + r->computed,
-                        .blocks = r->blocks,
-                        .block_count = bt_pcore_blocks(core, r->computed + chunk),
-                        .sample = r->computed + chunk == r->token_count,
-                        .sampling = r->sampling};
+    batch->seqs[batch->count] = (bt_engine_seq){
+        .handle = request,
+        .position = r->computed,
+        .token_count = chunk,
+        .tokens = r->tokens + r->computed,
+        .blocks = r->blocks,
+        .block_count = bt_pcore_blocks(core, r->computed + chunk),
+        .sample = r->computed + chunk == r->token_count,
+        .sampling = r->sampling,
+        .history = r->tokens,
+        .prompt_count = r->token_count - (bt_mutate_committed_is_prompt() ? 0 : r->base)};
     batch->count++;
 }
 
@@ -126,12 +129,15 @@ static void chunk_done(bt_prefill_core *core, uint32_t request)
         r->probe_peer == NONE ? &core->stats.prefill_tokens_total : &core->stats.probe_tokens_total;
     *total += r->chunk;
     r->chunk = 0;
-    if (r->probe_peer == NONE) runs_seal(core, r);
-    if (r->computed < r->token_count) return;
-    if (!r->sampled) {
-        bt_pcore_request_fail(core, request, BT_REFUSE_ENGINE, "the engine sampled no token");
+    bool last = r->computed == r->token_count;
+    if (last && !r->sampled) {
+        bt_pcore_request_fail(core, request, BT_REFUSE_ENGINE,
+                              r->broken ? "the model's logits are not finite"
+                                        : "the engine sampled no token");
         return;
     }
+    if (r->probe_peer == NONE) runs_seal(core, r);
+    if (!last) return;
     r->state = REQUEST_DONE;
     bt_finish_reason why;
     if (token_ends(core, r, &why)) r->finish = why;
@@ -164,7 +170,8 @@ void bt_pcore_engine_event(bt_prefill_core *core, const bt_engine_event *event)
         p_request *r = &core->requests[event->handle];
         if (r->state != REQUEST_COMPUTING || r->chunk == 0) break; /* ended meanwhile */
         r->token = event->token;
-        r->sampled = true;
+        r->sampled = event->status == BT_OK && event->token.id < core->config.vocab;
+        r->broken = event->status != BT_OK;
         break;
     }
     case BT_ENGINE_BATCH_DONE: on_batch_done(core, event->status); break;

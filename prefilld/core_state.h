@@ -48,6 +48,7 @@ typedef struct {
     bt_logit_bias *bias; /* [BT_LOGIT_BIAS_MAX] */
     uint32_t computed;   /* tokens whose KV is final in every layer */
     uint32_t chunk;      /* tokens in the batch in flight, 0 = not in it */
+    bool broken;         /* its logits: the engine sampled nothing */
     bool sampled, first_sent, pinned_said;
     bt_token token;
     bt_finish_reason finish; /* NONE unless the first token ends the request */

@@ -10,6 +10,7 @@
 /* Where a backend reports from inside run, on the engine thread. */
 typedef struct {
     void (*layer_done)(void *arg, uint32_t layer);
+    /* token is NULL if the logits of that sequence are broken (bt_sample). */
     void (*token)(void *arg, uint32_t seq, const bt_token *token);
     void *arg;
 } bt_backend_sink;

@@ -78,13 +78,13 @@ typedef struct {
     uint32_t *sampled; /* [seqs] sequences that sample */
     float *logits;     /* [seqs][vocab] */
     bt_token *tokens;  /* [seqs] */
+    bool *broken;      /* [seqs] no token came of these logits */
     uint8_t *scratch;  /* [threads][scratch_bytes] */
     size_t scratch_bytes;
 
     /* The batch being computed. */
     const bt_engine_batch *batch;
     uint32_t row_count, query_block_count, sampled_count, layer;
-    _Atomic bool broken_logits;
 } cpu;
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
@@ -407,24 +407,28 @@ static void sample_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
     cpu *self = arg;
     const bt_engine_seq *seq = &self->batch->seqs[self->sampled[chunk]];
-    const float *logits = self->logits + (size_t)chunk * self->model.vocab;
-    if (!bt_sample(logits, self->model.vocab, &seq->sampling, seq->position + seq->token_count,
-                   scratch_of(self, worker), &self->tokens[chunk]))
-        atomic_store(&self->broken_logits, true);
+    const bt_sample_op op = {.logits = self->logits + (size_t)chunk * self->model.vocab,
+                             .vocab = self->model.vocab,
+                             .sampling = &seq->sampling,
+                             .position = seq->position + seq->token_count,
+                             .prompt_count = seq->prompt_count,
+                             .history = seq->history,
+                             .eos_ids = self->model.eos_ids,
+                             .eos_count = self->model.eos_count};
+    self->broken[chunk] =
+        !bt_sample(self->kernels->sample, &op, scratch_of(self, worker), &self->tokens[chunk]);
 }
 
-static bt_status run_head(cpu *self, const bt_backend_sink *sink)
+static void run_head(cpu *self, const bt_backend_sink *sink)
 {
     uint32_t count = self->sampled_count;
-    if (count == 0) return BT_OK;
+    if (count == 0) return;
     norm(self, self->delta, &self->weights.norm);
     pack_x(self, self->y, count, self->model.hidden);
     linear(self, &self->head, count, self->logits);
-    atomic_store(&self->broken_logits, false);
     bt_team_run(self->team, sample_chunk, self, count);
-    if (atomic_load(&self->broken_logits)) return BT_ERR_FORMAT;
-    for (uint32_t i = 0; i < count; i++) sink->token(sink->arg, self->sampled[i], &self->tokens[i]);
-    return BT_OK;
+    for (uint32_t i = 0; i < count; i++)
+        sink->token(sink->arg, self->sampled[i], self->broken[i] ? NULL : &self->tokens[i]);
 }
 
 /* --- one batch --- */
@@ -461,7 +465,8 @@ static bt_status cpu_run(void *arg, const bt_engine_batch *batch, const bt_backe
     cpu *self = arg;
     lay_out(self, batch);
     for (uint32_t layer = 0; layer < self->model.layers; layer++) run_layer(self, layer, sink);
-    return run_head(self, sink);
+    run_head(self, sink);
+    return BT_OK;
 }
 
 /* --- create and destroy --- */
@@ -496,6 +501,7 @@ static void carve(cpu *self, bt_arena *arena)
     self->sampled = BT_ARENA_NEW(arena, uint32_t, seqs);
     self->logits = BT_ARENA_NEW(arena, float, seqs * m->vocab);
     self->tokens = BT_ARENA_NEW(arena, bt_token, seqs);
+    self->broken = BT_ARENA_NEW(arena, bool, seqs);
     self->scratch = BT_ARENA_NEW(arena, uint8_t, bt_team_threads(self->team) * self->scratch_bytes);
 }
 

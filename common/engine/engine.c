@@ -73,8 +73,11 @@ static void on_layer_done(void *arg, uint32_t layer)
 static void on_token(void *arg, uint32_t seq, const bt_token *token)
 {
     bt_engine *engine = arg;
-    push(engine, &(bt_engine_event){
-                     .kind = BT_ENGINE_TOKEN, .handle = engine->seqs[seq].handle, .token = *token});
+    bt_engine_event event = {.kind = BT_ENGINE_TOKEN,
+                             .handle = engine->seqs[seq].handle,
+                             .status = token ? BT_OK : BT_ERR_FORMAT};
+    if (token) event.token = *token;
+    push(engine, &event);
 }
 
 static void *engine_main(void *arg)
@@ -229,12 +232,13 @@ static bt_status check_seq(const bt_engine *engine, const bt_engine_seq *seq, bt
         if (seq->tokens[i] >= engine->model.vocab)
             return BT_FAIL(err, BT_ERR_ARGUMENT, "token id %u: the vocabulary has %u",
                            seq->tokens[i], engine->model.vocab);
-    const bt_sampling *s = &seq->sampling;
     if (!seq->sample) return BT_OK;
-    if (!(s->temperature >= 0 && isfinite(s->temperature) && s->top_p > 0 && s->top_p <= 1) ||
-        s->top_logprobs > BT_TOP_LOGPROBS_MAX)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "sequence %u: sampling parameters out of range",
-                       seq->handle);
+    const char *fault = bt_sampling_fault(&seq->sampling, engine->model.vocab);
+    if (fault)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "sequence %u: %s is out of range", seq->handle, fault);
+    assert(seq->prompt_count <=
+           end); /* checked where it samples: a chunk before may end in the prompt */
+    assert(seq->history || !bt_sampling_needs_history(&seq->sampling));
     return BT_OK;
 }
 

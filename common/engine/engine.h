@@ -45,14 +45,19 @@ typedef struct {
     const uint32_t *blocks; /* table covering position + token_count tokens */
     uint32_t block_count;
     bool sample; /* sample after the last of these tokens */
-    bt_sampling
-        sampling; /* the random number is a function of (seed, position of the sampled token) */
+    /* The random number is a function of (seed, position of the sampled token). Its rows of
+     * logit_bias, and history, are not copied: the caller keeps them until BATCH_DONE was polled. */
+    bt_sampling sampling;
+    const uint32_t *history; /* [position + token_count] all tokens so far, these included; may be
+                                NULL unless bt_sampling_needs_history */
+    uint32_t prompt_count;   /* of those, the prompt; the rest is output */
 } bt_engine_seq;
 
 typedef struct {
     uint64_t batch; /* the caller's name, given back in events */
     uint32_t seq_count;
-    const bt_engine_seq *seqs; /* copied by submit, with tokens and tables */
+    const bt_engine_seq
+        *seqs; /* copied by submit, with tokens and tables; not what sampling needs */
 } bt_engine_batch;
 
 typedef enum { BT_ENGINE_LAYER_DONE, BT_ENGINE_TOKEN, BT_ENGINE_BATCH_DONE } bt_engine_event_kind;
@@ -63,9 +68,10 @@ typedef struct {
     uint32_t
         layer; /* LAYER_DONE: this layer's KV of every sequence of the batch is final in the pool */
     uint32_t handle;     /* TOKEN */
-    bt_token token;      /* TOKEN */
-    bt_status status;    /* BATCH_DONE: OK, or why the batch failed (then no TOKEN is valid);
-                            ERR_FORMAT: the weights make no finite logits */
+    bt_token token;      /* TOKEN, if status is OK */
+    bt_status status;    /* BATCH_DONE: OK, or why the batch failed (then no TOKEN is valid).
+                            TOKEN: OK, or ERR_FORMAT: the model makes no finite logits for this
+                            sequence; the others of its batch are fine */
     uint64_t time_ns;    /* monotonic, when it happened on the engine thread */
     uint64_t started_ns; /* BATCH_DONE: when the engine began the batch */
 } bt_engine_event;

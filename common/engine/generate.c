@@ -14,8 +14,9 @@ struct bt_generator {
     bt_engine *decode;
     bt_wire_shape wire;
     uint32_t chunk_tokens, context_tokens;
-    uint32_t *blocks; /* 0, 1, 2 …: the table of either engine */
-    uint8_t *frame;   /* room for one layer of a whole context in wire form */
+    uint32_t *blocks;  /* 0, 1, 2 …: the table of either engine */
+    uint32_t *history; /* [context_tokens] prompt and output */
+    uint8_t *frame;    /* room for one layer of a whole context in wire form */
 };
 
 static uint32_t table_blocks(const bt_engine *engine, uint32_t tokens)
@@ -87,10 +88,11 @@ bt_status bt_generator_create(const bt_model *model, const bt_generator_config *
     uint32_t context = self->context_tokens = context_of(model, config);
     uint32_t blocks = context / 16 + 1, runs = (context + BT_RUN_TOKENS - 1) / BT_RUN_TOKENS;
     self->blocks = malloc(blocks * sizeof(uint32_t));
+    self->history = malloc(context * sizeof(uint32_t));
     size_t frame_bytes =
         config->handoff ? bt_wire_frame_bytes(&self->wire, runs, self->model.kv_heads) : 1;
     self->frame = frame_bytes ? aligned_alloc(64, (frame_bytes + 63) & ~(size_t)63) : NULL;
-    if (!self->blocks || !self->frame) {
+    if (!self->blocks || !self->history || !self->frame) {
         bt_generator_destroy(self);
         return BT_FAIL(err, BT_ERR_NO_MEMORY, "%zu bytes for a frame", frame_bytes);
     }
@@ -105,6 +107,7 @@ void bt_generator_destroy(bt_generator *self)
     if (self->prefill != self->decode) bt_engine_destroy(self->prefill);
     bt_engine_destroy(self->decode);
     free(self->blocks);
+    free(self->history);
     free(self->frame);
     free(self);
 }
@@ -120,10 +123,11 @@ static bt_status run_batch(bt_engine *engine, const bt_engine_seq *seq, bt_token
         bt_engine_event event;
         bt_engine_wait(engine);
         while (bt_engine_poll(engine, &event, 1) == 1) {
+            if (event.status != BT_OK) status = event.status;
             if (event.kind == BT_ENGINE_TOKEN) *ret_token = event.token;
             if (event.kind != BT_ENGINE_BATCH_DONE) continue;
-            if (event.status == BT_OK) return BT_OK;
-            return BT_FAIL(err, event.status, "the model's logits are not finite");
+            if (status == BT_OK) return BT_OK;
+            return BT_FAIL(err, status, "the model's logits are not finite");
         }
     }
 }
@@ -146,7 +150,9 @@ static bt_status run_prompt(bt_generator *self, const bt_prompt *prompt,
                                    .blocks = self->blocks,
                                    .block_count = table_blocks(self->prefill, done + count),
                                    .sample = count == left,
-                                   .sampling = *sampling};
+                                   .sampling = *sampling,
+                                   .history = prompt->ids,
+                                   .prompt_count = prompt->count};
         bt_status status = run_batch(self->prefill, &seq, ret_token, err);
         if (status != BT_OK) return status;
         done += count;
@@ -195,20 +201,25 @@ bt_status bt_generate(bt_generator *self, const bt_prompt *prompt,
         status = hand_off(self, prompt->count, err);
         if (status != BT_OK) return status;
     }
+    memcpy(self->history, prompt->ids, prompt->count * sizeof(uint32_t));
     uint32_t count = 1;
     while (count < options->max_tokens) {
         const bt_token *last = &ret_tokens[count - 1];
         uint32_t position = prompt->count + count - 1;
         if (!options->ignore_eos && is_eos(&self->model, last->id)) break;
+        if (bt_sampling_stops(&options->sampling, last->id)) break;
         if (position >= self->context_tokens) break;
+        self->history[position] = last->id;
         const bt_engine_seq seq = {.handle = SEQUENCE,
                                    .position = position,
                                    .token_count = 1,
-                                   .tokens = &last->id,
+                                   .tokens = &self->history[position],
                                    .blocks = self->blocks,
                                    .block_count = table_blocks(self->decode, position + 1),
                                    .sample = true,
-                                   .sampling = options->sampling};
+                                   .sampling = options->sampling,
+                                   .history = self->history,
+                                   .prompt_count = prompt->count};
         status = run_batch(self->decode, &seq, &ret_tokens[count], err);
         if (status != BT_OK) return status;
         count++;

@@ -6,8 +6,8 @@
  *         dtype and block size computes the prompt and samples the first token; its KV then goes
  *         through bt_engine_pack and bt_engine_unpack, in the wire dtype, into the other, which
  *         decodes. Only the network and the daemons are missing.
- * END     After max_tokens, or after an EOS id of the model unless ignore_eos, or when the context
- *         is full. The EOS id is part of the ids; text made of them leaves it out.
+ * END     After max_tokens, after an EOS id of the model unless ignore_eos, after a stop id, or when
+ *         the context is full. The id that ended it is part of the ids; text leaves it out.
  * THREAD  One at a time. Blocks until done. */
 #ifndef BT_COMMON_ENGINE_GENERATE_H
 #define BT_COMMON_ENGINE_GENERATE_H

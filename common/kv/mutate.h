@@ -37,6 +37,11 @@
 #else
 #define BT_MUTATE_FAILED false
 #endif
+#ifdef BT_MUTATE_COMMITTED_IS_PROMPT
+#define BT_MUTATE_COMMITTED true
+#else
+#define BT_MUTATE_COMMITTED false
+#endif
 
 /* True: a message is taken for the grant in its slot without comparing fences. */
 static inline bool bt_mutate_no_fence_check(void)
@@ -72,6 +77,12 @@ static inline bool bt_mutate_early_publish(void)
 static inline bool bt_mutate_failed_is_quiet(void)
 {
     return BT_MUTATE_FAILED;
+}
+
+/* True: the sampler takes the tokens of earlier attempts for prompt (H5). */
+static inline bool bt_mutate_committed_is_prompt(void)
+{
+    return BT_MUTATE_COMMITTED;
 }
 
 #endif

@@ -1,10 +1,11 @@
 /* engine.c - the virtual engine: a "model" whose KV word of (layer, token) is a hash of the token,
  * its place and every KV word before it on that layer, and whose next token is a hash of the last
- * token's KV words and the sampler's seed.
+ * token's KV words and of all that the sampler was given.
  *
  * So one stale, torn, foreign or missing KV word anywhere in a sequence changes every later token,
  * and the checker that compares tokens with the undisturbed run sees what a real model would only
- * show as bad prose. */
+ * show as bad prose. Likewise one lost or foreign row of logit_bias, and, of requests with penalties,
+ * one lost, foreign or misplaced token of the history, or a prompt that ends elsewhere. */
 #include "tests/sim/world.h"
 
 #include <assert.h>
@@ -20,30 +21,41 @@ static uint64_t kv_word(uint32_t layer, uint32_t position, uint32_t token, uint6
     return sim_mix(sim_mix(layer + 1, position), sim_mix(token, attention));
 }
 
-static uint32_t sampled_token(const uint64_t last[SIM_LAYERS], uint64_t seed, uint32_t position)
+static uint32_t sampled_token(const uint64_t last[SIM_LAYERS], const bt_sampling *s,
+                              uint32_t position, uint32_t prompt_count, const uint32_t *history)
 {
-    uint64_t x = sim_mix(seed, position);
+    uint64_t x = sim_mix(s->seed, position);
     for (uint32_t layer = 0; layer < SIM_LAYERS; layer++) x = sim_mix(x, last[layer]);
-    return x % 24 == 0 ? SIM_EOS : 10 + (uint32_t)(x % (SIM_VOCAB - 10));
+    for (uint32_t i = 0; i < s->bias_count; i++)
+        x = sim_mix(x, s->bias[i].id + (s->bias[i].bias > 0 ? SIM_VOCAB : 0));
+    if (bt_sampling_needs_history(s)) {
+        x = sim_mix(x, prompt_count);
+        for (uint32_t i = 0; i < position; i++) x = sim_mix(x, history[i]);
+    }
+    uint32_t token = x % 24 == 0 ? SIM_EOS : 10 + (uint32_t)(x % (SIM_VOCAB - 10));
+    bool stops = token == SIM_EOS || bt_sampling_stops(s, token);
+    return stops && position - prompt_count < s->min_tokens ? SIM_UNSTOPPED : token;
 }
 
 void engine_expect(sim_request *request)
 {
     uint64_t attention[SIM_LAYERS] = {0}, last[SIM_LAYERS] = {0};
     request->expected_count = 0;
-    uint32_t position = 0, token = 0;
+    uint32_t position = 0, token = 0, history[SIM_TOKENS_MAX];
     for (;;) {
         if (position < request->prompt_count) token = request->prompt[position];
+        history[position] = token;
         for (uint32_t layer = 0; layer < SIM_LAYERS; layer++) {
             last[layer] = kv_word(layer, position, token, attention[layer]);
             attention[layer] += attention_term(last[layer], position);
         }
         position++;
         if (position < request->prompt_count) continue;
-        token = sampled_token(last, request->seed, position);
+        token = sampled_token(last, &request->sampling, position, request->prompt_count, history);
         request->expected[request->expected_count++] = token;
         if (request->expected_count == request->max_tokens) return;
         if (token == SIM_EOS && !request->ignore_eos) return;
+        if (bt_sampling_stops(&request->sampling, token)) return;
     }
 }
 
@@ -145,9 +157,13 @@ void engine_step(sim_node *node, const sim_event *event)
         uint64_t words[SIM_LAYERS];
         for (uint32_t l = 0; l < SIM_LAYERS; l++)
             words[l] = *engine_value(node, engine->blocks[i], l, last);
-        tokens[i].token =
-            (bt_token){.id = sampled_token(words, seq->sampling.seed, last + 1), .logprob = -1.0f};
         tokens[i].status = seq->sample ? BT_OK : BT_AGAIN;
+        if (!seq->sample) continue;
+        /* History and rows are the core's memory, read as late as the real engine may. */
+        uint32_t id =
+            sampled_token(words, &seq->sampling, last + 1, seq->prompt_count, seq->history);
+        tokens[i].token = (bt_token){.id = id, .logprob = -1.0f};
+        if (world_chance(w, w->sc.broken_logits)) tokens[i].status = BT_ERR_FORMAT;
     }
     engine->busy = false;
     out.kind = BT_ENGINE_BATCH_DONE;
@@ -157,9 +173,7 @@ void engine_step(sim_node *node, const sim_event *event)
         return;
     }
     for (uint32_t i = 0; i < count; i++) {
-        bool sample = tokens[i].status == BT_OK;
-        tokens[i].status = BT_OK;
-        if (sample) tell(node, &tokens[i]);
+        if (tokens[i].status != BT_AGAIN) tell(node, &tokens[i]);
     }
     tell(node, &out);
 }

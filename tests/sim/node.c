@@ -498,6 +498,7 @@ static void io_token(void *ctx, uint64_t user, uint32_t index, const bt_token *t
     world *w = ctx;
     sim_request *request = &w->requests[user];
     request->eos_seen |= eos;
+    if (bt_sampling_stops(&request->sampling, token->id)) tally_corner(w, CORNER_STOP_ID);
     check_token(w, request, index, token->id);
 }
 
@@ -561,7 +562,7 @@ static void submit(world *w, uint64_t i)
                            .token_count = request->prompt_count,
                            .max_tokens = request->max_tokens,
                            .ignore_eos = request->ignore_eos,
-                           .sampling = {.temperature = 1, .top_p = 1, .seed = request->seed},
+                           .sampling = request->sampling,
                            .user = i};
     bt_err err = {0};
     bt_status status = bt_router_core_submit(w->router, &r, w->now_ns, &err);

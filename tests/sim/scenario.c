@@ -23,6 +23,30 @@ static void draw_again(world *w, uint32_t i)
     memcpy(request->prompt, before->prompt, sizeof(request->prompt));
 }
 
+static void draw_sampling(world *w, sim_request *request)
+{
+    bt_sampling *s = &request->sampling;
+    *s = (bt_sampling){.temperature = 1, .top_p = 1, .seed = world_random(w, UINT64_MAX)};
+    if (world_random(w, 3) == 0) s->presence_penalty = 1;
+    if (world_random(w, 3) == 0) s->min_tokens = (uint32_t)world_random(w, request->max_tokens + 1);
+    if (world_random(w, 4) > 0) return;
+    s->bias = request->bias;
+    s->bias_count = 1 + (uint32_t)world_random(w, SIM_BIAS_MAX);
+    for (uint32_t i = 0; i < s->bias_count; i++)
+        request->bias[i] = (bt_logit_bias){i * 300 + (uint32_t)world_random(w, 300),
+                                           world_random(w, 2) ? 1.0f : -1.0f};
+}
+
+/* Makes one of the tokens that are to come end the output. */
+static void draw_stop(world *w, sim_request *request)
+{
+    bt_sampling *s = &request->sampling;
+    s->stop_count = 1;
+    uint64_t at = world_random(w, 2) ? 0 : world_random(w, request->expected_count);
+    s->stop_ids[0] = request->expected[at];
+    engine_expect(request);
+}
+
 static void draw_request(world *w, uint32_t i)
 {
     sim_request *request = &w->requests[i];
@@ -33,7 +57,7 @@ static void draw_request(world *w, uint32_t i)
     request->max_tokens = 1 + (uint32_t)world_random(w, SIM_OUTPUT_MAX);
     if (w->sc.tight) request->max_tokens = SIM_OUTPUT_MAX;
     request->ignore_eos = world_random(w, 2);
-    request->seed = world_random(w, UINT64_MAX);
+    draw_sampling(w, request);
     /* Half of the requests begin with the same tokens, so that the prefix caches of both sides are
      * used. */
     bool shared = world_random(w, 2);
@@ -47,9 +71,10 @@ static void draw_request(world *w, uint32_t i)
     /* Some end with their first token. */
     bool soon = world_random(w, 3) == 0 && !request->ignore_eos;
     for (uint32_t tries = 0; soon && request->expected_count > 1 && tries < 60; tries++) {
-        request->seed++;
+        request->sampling.seed++;
         engine_expect(request);
     }
+    if (world_random(w, 5) == 0) draw_stop(w, request);
     world_schedule(w, request->start_ns, EV_SUBMIT, SIM_ROUTER, 0)->arg = i;
 }
 
@@ -59,8 +84,8 @@ static void draw_faults(world *w)
     s->calm_ns = 0;
     if (world_random(w, 5) == 0) return;
     s->calm_ns = 4 * SEC + world_random(w, 6 * SEC);
-    uint64_t kinds = world_random(w, 8192);
-    if (world_random(w, 2)) kinds &= world_random(w, 8192);
+    uint64_t kinds = world_random(w, 16384);
+    if (world_random(w, 2)) kinds &= world_random(w, 16384);
     if (kinds & 1) s->loss = 1 + (uint32_t)world_random(w, 300);
     if (kinds & 2) s->duplicate = 1 + (uint32_t)world_random(w, 500);
     if (kinds & 4) s->reorder = 1 + (uint32_t)world_random(w, 500);
@@ -77,6 +102,7 @@ static void draw_faults(world *w)
         s->again = 1 + (uint32_t)world_random(w, 2000);
         s->engine_fail = (uint32_t)world_random(w, 200);
     }
+    if (kinds & 8192) s->broken_logits = 1 + (uint32_t)world_random(w, 200);
 }
 
 static uint32_t draw_node(world *w)
@@ -153,7 +179,7 @@ bool scenario_undisturbed(const scenario *s)
 {
     return !(s->loss | s->duplicate | s->reorder | s->corrupt | s->slow | s->crashes | s->freezes |
              s->cancels | s->late_puts | s->drains | s->router_restarts | s->broken_puts |
-             s->again | s->engine_fail);
+             s->again | s->engine_fail | s->broken_logits);
 }
 
 void scenario_print(const world *w)
@@ -163,9 +189,10 @@ void scenario_print(const world *w)
            (unsigned long long)w->seed, s->prefills, s->decodes, s->requests, s->p_blocks,
            s->p_block_tokens, s->d_blocks, s->d_block_tokens, s->cell_runs, s->policy);
     printf("faults: loss %u duplicate %u reorder %u corrupt %u slow %u late puts %u broken puts %u "
-           "again %u engine %u (per 10,000); crashes %u freezes %u cancels %u drains %u router "
+           "again %u engine %u logits %u (per 10,000); crashes %u freezes %u cancels %u drains %u "
+           "router "
            "restarts %u; calm at %.1f s\n",
            s->loss, s->duplicate, s->reorder, s->corrupt, s->slow, s->late_puts, s->broken_puts,
-           s->again, s->engine_fail, s->crashes, s->freezes, s->cancels, s->drains,
-           s->router_restarts, (double)s->calm_ns / 1e9);
+           s->again, s->engine_fail, s->broken_logits, s->crashes, s->freezes, s->cancels,
+           s->drains, s->router_restarts, (double)s->calm_ns / 1e9);
 }

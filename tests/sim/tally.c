@@ -42,6 +42,10 @@ static const char *const corner_names[CORNER_COUNT] = {
     [CORNER_CACHED_ALL] = "D had all of the prompt: a handoff without frames",
     [CORNER_CREDITS] = "more frames than cells: credits counted",
     [CORNER_ENGINE_FAILED] = "the engine failed a batch",
+    [CORNER_BROKEN_LOGITS] = "the engine failed one sequence of a batch",
+    [CORNER_CONTINUED_PENALTIES] = "an attempt with penalties began with committed tokens (H5)",
+    [CORNER_CONTINUED_MIN_TOKENS] = "an attempt began below its min_tokens, with committed tokens (H5)",
+    [CORNER_STOP_ID] = "a stop id ended a request",
     [CORNER_AGAIN] = "the engine or the lane said AGAIN",
 };
 /* clang-format on */
@@ -99,7 +103,10 @@ static void refused(world *w, const bt_msg *msg)
     case BT_REFUSE_FULL: tally_corner(w, CORNER_FULL); break;
     case BT_REFUSE_DRAINING: tally_corner(w, CORNER_DRAIN_REFUSED); break;
     case BT_REFUSE_UNKNOWN: tally_corner(w, CORNER_RETARGET_UNKNOWN); break;
-    case BT_REFUSE_ENGINE: tally_corner(w, CORNER_ENGINE_FAILED); break;
+    case BT_REFUSE_ENGINE:
+        tally_corner(w, strstr(msg->refused.text, "not finite") != NULL ? CORNER_BROKEN_LOGITS
+                                                                        : CORNER_ENGINE_FAILED);
+        break;
     default: break;
     }
     if (strstr(msg->refused.text, "in quarantine") != NULL) tally_corner(w, CORNER_SHARE_FULL);
@@ -108,7 +115,13 @@ static void refused(world *w, const bt_msg *msg)
 
 static void sent_by_router(world *w, const bt_msg *msg)
 {
-    if (msg->kind == BT_MSG_PREFILL && msg->prefill.base > 0) tally_corner(w, CORNER_CONTINUED);
+    if (msg->kind == BT_MSG_PREFILL && msg->prefill.base > 0) {
+        tally_corner(w, CORNER_CONTINUED);
+        if (bt_sampling_needs_history(&msg->prefill.sampling))
+            tally_corner(w, CORNER_CONTINUED_PENALTIES);
+        if (msg->prefill.base < msg->prefill.sampling.min_tokens)
+            tally_corner(w, CORNER_CONTINUED_MIN_TOKENS);
+    }
     if (msg->kind == BT_MSG_PREFILL && msg->prefill.no_reserve) tally_corner(w, CORNER_NO_RESERVE);
     int request = request_of(w, &msg->fence);
     if (msg->kind == BT_MSG_RETARGET && request >= 0) w->retargeted[request] = msg->fence.attempt;

@@ -27,9 +27,11 @@
 #define SIM_PROMPT_MAX 320u
 #define SIM_OUTPUT_MAX 24u
 #define SIM_TOKENS_MAX (SIM_PROMPT_MAX + SIM_OUTPUT_MAX)
+#define SIM_BIAS_MAX 3u
 #define SIM_LAYERS 2u
 #define SIM_VOCAB 997u
 #define SIM_EOS 7u
+#define SIM_UNSTOPPED 8u /* what min_tokens makes of a token that would end the output */
 #define SIM_SLOTS 4u
 #define SIM_CELLS 3u
 #define SIM_CELL_RUNS_MAX 3u
@@ -52,6 +54,7 @@ typedef struct {
     /* per 10,000 messages, puts or events; 0 in undisturbed worlds */
     uint32_t loss, duplicate, reorder, corrupt, slow;
     uint32_t again, engine_fail;        /* per 10,000 batches; again of puts, too */
+    uint32_t broken_logits;             /* per 10,000 sampled sequences: no token comes of it */
     uint32_t crashes, freezes, cancels; /* how many in the whole run */
     uint32_t drains, router_restarts;   /* the same */
     bool tight;         /* short prompts, long outputs, a pool of D that they outgrow */
@@ -73,8 +76,10 @@ typedef struct {
     uint32_t prompt[SIM_PROMPT_MAX];
     uint32_t prompt_count, max_tokens;
     bool ignore_eos;
-    uint64_t seed, start_ns, cancel_ns; /* cancel_ns 0 = never */
-    uint32_t expected[SIM_OUTPUT_MAX];  /* what an undisturbed run commits */
+    bt_sampling sampling;
+    bt_logit_bias bias[SIM_BIAS_MAX];
+    uint64_t start_ns, cancel_ns;      /* cancel_ns 0 = never */
+    uint32_t expected[SIM_OUTPUT_MAX]; /* what an undisturbed run commits */
     uint32_t expected_count;
     uint32_t got_count;
     uint32_t endings;
@@ -207,6 +212,10 @@ typedef enum {
     CORNER_CACHED_ALL,
     CORNER_CREDITS,
     CORNER_ENGINE_FAILED,
+    CORNER_BROKEN_LOGITS,
+    CORNER_CONTINUED_PENALTIES,
+    CORNER_CONTINUED_MIN_TOKENS,
+    CORNER_STOP_ID,
     CORNER_AGAIN,
     CORNER_COUNT
 } sim_corner;

@@ -25,6 +25,7 @@ typedef struct {
     bt_engine_seq seqs[8];
     uint32_t fed[8]; /* the token that each sequence of the batch was given */
     uint32_t sampled;
+    uint32_t broken; /* handle + 1 of the sequence whose logits are not finite */
     bt_decode_unpack unpacks[256];
     uint32_t unpack_count, unpack_done;
     double probe_error;
@@ -160,6 +161,7 @@ static void batch_end(fixture *f, bt_status status)
         bt_engine_event event = {.kind = BT_ENGINE_TOKEN,
                                  .batch = batch.batch,
                                  .handle = seqs[i].handle,
+                                 .status = seqs[i].handle + 1 == f->broken ? BT_ERR_FORMAT : BT_OK,
                                  .token = {.id = f->sampled, .logprob = -1}};
         if (seqs[i].sample) bt_decode_core_engine_event(f->core, &event, f->now);
     }
@@ -873,6 +875,43 @@ static void test_engine_failure(void **state)
     assert_false(f->batch_busy);
 }
 
+/* One sequence of a batch fails; its neighbour, and what the sampler is told of it, is not touched. */
+static void test_broken_logits_fail_alone(void **state)
+{
+    fixture *f = *state;
+    start(f, 1, 64, 10);
+    start(f, 2, 50, 3);
+    batch_end(f, BT_OK);
+    expect_token(f, 1, f->sampled);
+    assert_int_equal(f->batch.seq_count, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        bool first = f->seqs[i].position > 60;
+        assert_int_equal(f->seqs[i].prompt_count, first ? 64 : 50);
+        assert_int_equal(f->seqs[i].history[first ? 64 : 50], 7); /* the first token, of P */
+        assert_int_equal(f->seqs[i].history[f->seqs[i].position], first ? f->sampled : 7);
+        if (first) f->broken = f->seqs[i].handle + 1;
+    }
+    batch_end(f, BT_OK);
+    uint32_t refused = 0, tokens = 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        const bt_msg *msg = &f->router.entries[f->router.next++].msg;
+        bool first = msg->fence.request.bytes[0] == 1;
+        assert_int_equal(msg->kind, first ? BT_MSG_REFUSED : BT_MSG_TOKENS);
+        refused += first;
+        tokens += !first;
+        if (!first) continue;
+        assert_int_equal(msg->refused.reason, BT_REFUSE_ENGINE);
+        assert_non_null(strstr(msg->refused.text, "not finite"));
+    }
+    assert_int_equal(refused, 1);
+    assert_int_equal(tokens, 1);
+    assert_int_equal(stats(f).running, 1);
+    batch_end(f, BT_OK);
+    expect_token(f, 2, f->sampled);
+    log_expect(&f->router, BT_MSG_FINISHED);
+    expect_empty(f);
+}
+
 static void test_newer_attempt_replaces(void **state)
 {
     fixture *f = *state;
@@ -964,6 +1003,7 @@ int main(void)
         CORE_TEST(test_full_and_drain),
         CORE_TEST(test_evicts_the_youngest),
         CORE_TEST(test_engine_failure),
+        CORE_TEST(test_broken_logits_fail_alone),
         CORE_TEST(test_newer_attempt_replaces),
         cmocka_unit_test(test_probe),
     };

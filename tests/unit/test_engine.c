@@ -36,15 +36,18 @@ static bt_engine *engine_of(const bt_model *model, const char *backend, bt_dtype
     return engine;
 }
 
-/* Waits for the end of the batch; tokens go to ret_tokens by handle. */
+/* Waits for the end of the batch; tokens go to ret_tokens by handle. The status of the batch, or of
+ * a sequence that failed in it. */
 static bt_status finish(bt_engine *engine, bt_token *ret_tokens)
 {
+    bt_status status = BT_OK;
     for (;;) {
         bt_engine_event event;
         bt_engine_wait(engine);
         while (bt_engine_poll(engine, &event, 1) == 1) {
+            if (event.status != BT_OK) status = event.status;
             if (event.kind == BT_ENGINE_TOKEN) ret_tokens[event.handle] = event.token;
-            if (event.kind == BT_ENGINE_BATCH_DONE) return event.status;
+            if (event.kind == BT_ENGINE_BATCH_DONE) return status;
         }
     }
 }
@@ -379,7 +382,7 @@ static void test_batches_from_outside_are_checked(void **state)
     bt_model_close(model);
 }
 
-static void test_weights_that_make_nan_fail_the_batch(void **state)
+static void test_weights_that_make_nan_fail_the_sequence(void **state)
 {
     (void)state;
     const uint32_t token = 1, block = 0;
@@ -395,6 +398,104 @@ static void test_weights_that_make_nan_fail_the_batch(void **state)
     assert_int_equal(
         bt_engine_submit(engine, &(bt_engine_batch){.seq_count = 1, .seqs = &seq}, NULL), BT_OK);
     assert_int_equal(finish(engine, &sampled), BT_ERR_FORMAT);
+    bt_engine_destroy(engine);
+    bt_model_close(model);
+}
+
+/* Three sequences in a batch, the second with a token whose embedding is NaN. */
+static void test_one_broken_sequence_fails_alone(void **state)
+{
+    (void)state;
+    enum { BROKEN = 55 };
+    const uint32_t tokens[3][2] = {{1, 2}, {3, BROKEN}, {4, 5}}, blocks[] = {0, 1, 2};
+    bt_token alone[3], together[3];
+    bt_status status[3] = {BT_AGAIN, BT_AGAIN, BT_AGAIN};
+    bt_engine_seq seqs[3];
+    bt_model *model =
+        tiny_model(&(tiny_options){.seed = 7, .dtype = BT_DTYPE_F32, .broken_token = BROKEN});
+    bt_engine *engine = engine_of(model, "cpu", BT_DTYPE_NONE, 16, 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        seqs[i] = (bt_engine_seq){.handle = i,
+                                  .token_count = 2,
+                                  .tokens = tokens[i],
+                                  .blocks = &blocks[i],
+                                  .block_count = 1,
+                                  .sample = true,
+                                  .sampling = {.top_p = 1, .logprobs = true}};
+        assert_int_equal(
+            bt_engine_submit(engine, &(bt_engine_batch){.seq_count = 1, .seqs = &seqs[i]}, NULL),
+            BT_OK);
+        assert_int_equal(finish(engine, alone), i == 1 ? BT_ERR_FORMAT : BT_OK);
+    }
+    assert_int_equal(
+        bt_engine_submit(engine, &(bt_engine_batch){.seq_count = 3, .seqs = seqs}, NULL), BT_OK);
+    for (bool done = false; !done;) {
+        bt_engine_event event;
+        bt_engine_wait(engine);
+        while (bt_engine_poll(engine, &event, 1) == 1) {
+            done = event.kind == BT_ENGINE_BATCH_DONE;
+            if (done) assert_int_equal(event.status, BT_OK);
+            if (event.kind != BT_ENGINE_TOKEN) continue;
+            status[event.handle] = event.status;
+            together[event.handle] = event.token;
+        }
+    }
+    assert_int_equal(status[0], BT_OK);
+    assert_int_equal(status[1], BT_ERR_FORMAT);
+    assert_int_equal(status[2], BT_OK);
+    for (uint32_t i = 0; i < 3; i += 2) {
+        assert_int_equal(together[i].id, alone[i].id);
+        assert_true(together[i].logprob == alone[i].logprob);
+    }
+    seqs[0].blocks = &blocks[1]; /* where the broken one's KV still lies, beyond the new end too */
+    seqs[0].token_count = 1;
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(
+            bt_engine_submit(engine, &(bt_engine_batch){.seq_count = 1, .seqs = seqs}, NULL),
+            BT_OK);
+        assert_int_equal(finish(engine, &together[i]), BT_OK);
+        seqs[0].blocks = &blocks[2];
+    }
+    assert_int_equal(together[0].id, together[1].id);
+    assert_true(together[0].logprob == together[1].logprob);
+    bt_engine_destroy(engine);
+    bt_model_close(model);
+}
+
+/* The history and where its prompt ends reach the sampler: what was said once is not said again. */
+static void test_penalties_read_the_history(void **state)
+{
+    (void)state;
+    enum { STEPS = 20 };
+    const uint32_t blocks[] = {0, 1, 2, 3};
+    uint32_t history[STEPS + 1] = {1};
+    bt_token token;
+    bt_model *model = tiny_model(&(tiny_options){.seed = 7, .dtype = BT_DTYPE_F32});
+    bt_engine *engine = engine_of(model, "cpu", BT_DTYPE_NONE, 16, 1);
+    bt_logit_bias rows[1] = {{42, 100}};
+    for (uint32_t i = 0; i < STEPS; i++) {
+        const bt_engine_seq seq = {.position = i,
+                                   .token_count = 1,
+                                   .tokens = &history[i],
+                                   .blocks = blocks,
+                                   .block_count = 4,
+                                   .sample = true,
+                                   .sampling = {.top_p = 1,
+                                                .presence_penalty = 2,
+                                                .frequency_penalty = 2,
+                                                .repetition_penalty = 100,
+                                                .bias = rows,
+                                                .bias_count = 1},
+                                   .history = history,
+                                   .prompt_count = 1};
+        assert_int_equal(
+            bt_engine_submit(engine, &(bt_engine_batch){.seq_count = 1, .seqs = &seq}, NULL),
+            BT_OK);
+        assert_int_equal(finish(engine, &token), BT_OK);
+        history[i + 1] = token.id;
+        for (uint32_t j = 0; j <= i; j++) assert_int_not_equal(history[j], token.id);
+    }
+    assert_int_equal(history[1], 42); /* the bias; then 100 / 100 - 4 */
     bt_engine_destroy(engine);
     bt_model_close(model);
 }
@@ -458,7 +559,9 @@ int main(void)
         cmocka_unit_test(test_destroy_waits_for_the_batch),
         cmocka_unit_test(test_configs_that_cannot_run_are_refused),
         cmocka_unit_test(test_batches_from_outside_are_checked),
-        cmocka_unit_test(test_weights_that_make_nan_fail_the_batch),
+        cmocka_unit_test(test_weights_that_make_nan_fail_the_sequence),
+        cmocka_unit_test(test_one_broken_sequence_fails_alone),
+        cmocka_unit_test(test_penalties_read_the_history),
         cmocka_unit_test(test_kv_distance_names_the_worst),
     };
     printf("seed %u\n", SEED);

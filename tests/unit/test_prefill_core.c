@@ -20,6 +20,7 @@ typedef struct {
     bt_engine_seq seqs[8];
     uint32_t batch_tokens[8];
     uint32_t sampled; /* the token that the engine answers */
+    uint32_t broken;  /* handle + 1 of the sequence whose logits are not finite */
     bt_prefill_put puts[256];
     bt_kv_digest digests[256];
     uint32_t put_count, put_done;
@@ -138,6 +139,7 @@ static void batch_end(fixture *f, bt_status status)
         bt_engine_event event = {.kind = BT_ENGINE_TOKEN,
                                  .batch = batch.batch,
                                  .handle = seqs[i].handle,
+                                 .status = seqs[i].handle + 1 == f->broken ? BT_ERR_FORMAT : BT_OK,
                                  .token = {.id = f->sampled, .logprob = -1}};
         if (seqs[i].sample) bt_prefill_core_engine_event(f->core, &event, f->now);
     }
@@ -776,6 +778,34 @@ static void test_engine_failure(void **state)
     assert_int_equal(stats(f).stale_total, 1);
 }
 
+/* One request of a batch fails, and its KV is not findable; its neighbour is not touched. */
+static void test_broken_logits_fail_alone(void **state)
+{
+    fixture *f = *state;
+    prefill(f, 1, 1, 64, 10);
+    prefill(f, 2, 1, 64, 10);
+    prefill(f, 3, 1, 60, 10);
+    batch_end(f, BT_OK);
+    log_expect(&f->router, BT_MSG_PINNED);
+    assert_int_equal(f->batch.seq_count, 2);
+    uint32_t cached = stats(f).blocks_cached;
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(f->seqs[i].prompt_count, f->seqs[i].token_count);
+        assert_ptr_equal(f->seqs[i].history, f->seqs[i].tokens);
+        if (f->seqs[i].token_count == 64) f->broken = f->seqs[i].handle + 1;
+    }
+    batch_end(f, BT_OK);
+    const bt_msg *refused = log_expect(&f->router, BT_MSG_REFUSED);
+    assert_int_equal(refused->fence.request.bytes[0], 2);
+    assert_int_equal(refused->refused.reason, BT_REFUSE_ENGINE);
+    assert_non_null(strstr(refused->refused.text, "not finite"));
+    assert_int_equal(log_expect(&f->router, BT_MSG_PINNED)->fence.request.bytes[0], 3);
+    assert_int_equal(stats(f).blocks_cached, cached);
+    router_cancel(f, 1, 1);
+    router_cancel(f, 3, 1);
+    expect_empty(f);
+}
+
 static void test_put_again_and_failed(void **state)
 {
     fixture *f = *state;
@@ -940,6 +970,7 @@ int main(void)
         CORE_TEST(test_batches_by_priority),
         CORE_TEST(test_leases),
         CORE_TEST(test_engine_failure),
+        CORE_TEST(test_broken_logits_fail_alone),
         CORE_TEST(test_put_again_and_failed),
         CORE_TEST(test_peer_down_and_up),
         CORE_TEST(test_failed_put_is_never_quiesced),

@@ -30,7 +30,8 @@ typedef struct {
     uint64_t seed;
     bt_dtype dtype;
     bool tied;
-    bool broken; /* a NaN in the last norm */
+    bool broken;           /* a NaN in the last norm */
+    uint32_t broken_token; /* a NaN in the embedding of this one; 0 = of none */
 } tiny_options;
 
 typedef struct {
@@ -102,6 +103,7 @@ static inline void tiny_write_weights(FILE *file, const tiny_options *o)
         for (uint32_t j = 0; j < total; j++) {
             float x = (float)(base + scale * (2 * bt_rng_double(&rng) - 1));
             if (o->broken && i + 1 == count) x = NAN;
+            if (o->broken_token && i == 0 && j == o->broken_token * TINY_HIDDEN) x = NAN;
             uint16_t half = o->dtype == BT_DTYPE_F16 ? bt_f32_to_f16(x) : bt_f32_to_bf16(x);
             fwrite(o->dtype == BT_DTYPE_F32 ? (void *)&x : (void *)&half, element, 1, file);
         }
