@@ -1,6 +1,5 @@
 #include "common/text/added.h"
 
-#include "common/base/utf8.h"
 #include "common/text/unicode.h"
 
 #include <assert.h>
@@ -72,74 +71,91 @@ typedef struct {
     bool pass;
 } sighting;
 
-static sighting longest_at(const bt_added *added, const bt_added_text *t, size_t at,
-                           uint64_t *steps)
+static sighting longest_at(bt_added_search *s, size_t at)
 {
-    const char *text = t->text + at;
-    uint32_t lo = added->first[(uint8_t)text[0]], hi = added->first[(uint8_t)text[0] + 1u];
+    const bt_added *added = s->added;
+    uint8_t byte = (uint8_t)s->text[at];
+    uint32_t lo = added->first[byte], hi = added->first[byte + 1u];
     sighting longest = {NULL, false};
     bool some_marked = false, all_marked = true;
     for (uint32_t depth = 1; lo < hi; depth++) {
-        (*steps)++;
-        bool marked = t->marks != NULL && t->marks[at + depth - 1] != 0;
+        s->steps++;
+        bool marked = s->marks != NULL && s->marks[at + depth - 1] != 0;
         some_marked = some_marked || marked;
         all_marked = all_marked && marked;
         for (; lo < hi && added->tokens[lo].bytes == depth; lo++) {
             const bt_added_token *token = &added->tokens[lo];
-            bool pass = token->special && (!t->special || all_marked);
+            bool pass = token->special && (!s->special || all_marked);
             if (!token->special || pass || !some_marked) longest = (sighting){token, pass};
         }
-        if (at + depth == t->bytes) break;
-        uint32_t byte = (uint8_t)text[depth];
+        if (at + depth == s->bytes) break;
+        byte = (uint8_t)s->text[at + depth];
         lo = lower(added, lo, hi, depth, byte);
-        hi = lower(added, lo, hi, depth, byte + 1);
+        hi = lower(added, lo, hi, depth, byte + 1u);
     }
     return longest;
 }
 
-static size_t spaces_after(const char *text, size_t bytes, size_t at)
+/* Where the character begins that ends at `at`, which is not 0. */
+static size_t character_before(const char *text, size_t at)
 {
-    uint32_t code = 0;
-    size_t length;
-    while ((length = bt_utf8_char(text + at, bytes - at, &code)) > 0 &&
-           (bt_char_class_of(code) & BT_CHAR_SPACE) != 0)
-        at += length;
+    do at--;
+    while (at > 0 && ((uint8_t)text[at] & 0xC0) == 0x80);
     return at;
 }
 
-static size_t spaces_before(const char *text, size_t from, size_t at)
+static bool stands_alone(const bt_added_search *s, size_t begin, size_t end)
 {
-    while (at > from) {
-        size_t start = at - 1;
-        while (start > from && ((uint8_t)text[start] & 0xC0) == 0x80) start--;
-        uint32_t code = 0;
-        if (bt_utf8_char(text + start, at - start, &code) == 0 ||
-            (bt_char_class_of(code) & BT_CHAR_SPACE) == 0)
-            break;
-        at = start;
+    size_t next;
+    if (begin > 0 && (bt_char_class_at(s->text, s->bytes, character_before(s->text, begin), &next) &
+                      BT_CHAR_WORD) != 0)
+        return false;
+    return end == s->bytes || (bt_char_class_at(s->text, s->bytes, end, &next) & BT_CHAR_WORD) == 0;
+}
+
+static size_t spaces_after(bt_added_search *s, size_t at)
+{
+    size_t next;
+    /* Tokens that are white space themselves would look at the same white space again and again. */
+    if (at < s->spaces_end) return s->spaces_end;
+    while (at < s->bytes && (bt_char_class_at(s->text, s->bytes, at, &next) & BT_CHAR_SPACE) != 0) {
+        at = next;
+        s->steps++;
     }
+    s->spaces_end = at;
     return at;
 }
 
-bt_added_match bt_added_find(const bt_added *added, const bt_added_text *text, size_t from,
-                             uint64_t *steps)
+static size_t spaces_before(bt_added_search *s, size_t taken, size_t at)
 {
-    bt_added_match none = {text->bytes, text->bytes, NULL};
-    if (added->count == 0) return none;
-    for (size_t at = from; at < text->bytes;) {
-        sighting found = longest_at(added, text, at, steps);
-        const bt_added_token *token = found.token;
-        (*steps)++;
-        if (token == NULL) {
-            at++;
-        } else if (found.pass) {
-            at += token->bytes;
-        } else {
-            bt_added_match match = {at, at + token->bytes, token};
-            if (token->takes_left) match.begin = spaces_before(text->text, from, at);
-            if (token->takes_right) match.end = spaces_after(text->text, text->bytes, match.end);
-            return match;
-        }
+    size_t next;
+    while (at > taken) {
+        size_t before = character_before(s->text, at);
+        if ((bt_char_class_at(s->text, s->bytes, before, &next) & BT_CHAR_SPACE) == 0) break;
+        at = before;
+        s->steps++;
     }
-    return none;
+    return at > taken ? at : taken;
+}
+
+bt_added_match bt_added_next(bt_added_search *s, size_t taken)
+{
+    const uint32_t *first = s->added->first;
+    if (s->added->count == 0) s->at = s->bytes;
+    while (s->at < s->bytes) {
+        size_t at = s->at;
+        uint8_t byte = (uint8_t)s->text[at];
+        s->steps++;
+        s->at++;
+        if (first[byte] == first[byte + 1u]) continue;
+        sighting found = longest_at(s, at);
+        if (found.token == NULL) continue;
+        bt_added_match match = {at, at + found.token->bytes, found.token};
+        s->at = match.end;
+        if (found.pass || (found.token->alone && !stands_alone(s, at, match.end))) continue;
+        if (found.token->takes_left) match.begin = spaces_before(s, taken, at);
+        if (found.token->takes_right) match.end = spaces_after(s, match.end);
+        return match;
+    }
+    return (bt_added_match){s->bytes, s->bytes, NULL};
 }

@@ -9,23 +9,28 @@ typedef struct {
     bt_status (*read)(const json_t *stage, bt_postprocessor *postprocessor, bt_err *err);
 } kind;
 
-static bt_status add_special(const json_t *ids, bool after, bt_postprocessor *p, bt_err *err)
+static bt_status add_id(const json_t *id, bool after, bt_postprocessor *p, bt_err *err)
 {
     uint32_t *list = after ? p->after : p->before;
     uint32_t *count = after ? &p->after_count : &p->before_count;
+    if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+        json_integer_value(id) >= BT_VOCAB_MAX)
+        return BT_FAIL(err, BT_ERR_FORMAT, "a template's special token has an id out of range");
+    if (*count == BT_AROUND_IDS_MAX)
+        return BT_FAIL(err, BT_ERR_LIMIT, "a template adds more than %u tokens on a side",
+                       BT_AROUND_IDS_MAX);
+    list[(*count)++] = (uint32_t)json_integer_value(id);
+    return BT_OK;
+}
+
+static bt_status add_special(const json_t *ids, bool after, bt_postprocessor *p, bt_err *err)
+{
     if (!json_is_array(ids))
         return BT_FAIL(err, BT_ERR_FORMAT, "a template's special token has no ids");
-    for (size_t i = 0; i < json_array_size(ids); i++) {
-        const json_t *id = json_array_get(ids, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-            json_integer_value(id) >= BT_VOCAB_MAX)
-            return BT_FAIL(err, BT_ERR_FORMAT, "a template's special token has an id out of range");
-        if (*count == BT_AROUND_IDS_MAX)
-            return BT_FAIL(err, BT_ERR_LIMIT, "a template adds more than %u tokens on a side",
-                           BT_AROUND_IDS_MAX);
-        list[(*count)++] = (uint32_t)json_integer_value(id);
-    }
-    return BT_OK;
+    bt_status status = BT_OK;
+    for (size_t i = 0; i < json_array_size(ids) && status == BT_OK; i++)
+        status = add_id(json_array_get(ids, i), after, p, err);
+    return status;
 }
 
 /* {"single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}, …],
@@ -35,7 +40,7 @@ static bt_status read_template(const json_t *stage, bt_postprocessor *p, bt_err 
     const json_t *single = bt_json_member(stage, "single");
     const json_t *special = bt_json_member(stage, "special_tokens");
     if (p->templated)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "two TemplateProcessing are not supported");
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "two templates around a text are not supported");
     if (!json_is_array(single))
         return BT_FAIL(err, BT_ERR_FORMAT, "TemplateProcessing has no list 'single'");
     for (size_t i = 0; i < json_array_size(single); i++) {
@@ -65,9 +70,22 @@ static bt_status read_byte_level(const json_t *stage, bt_postprocessor *p, bt_er
     return BT_OK;
 }
 
+/* {"cls": ["<s>", 0], "sep": ["</s>", 2]}: the one before, the other after. */
+static bt_status read_pair(const json_t *stage, bt_postprocessor *p, bt_err *err)
+{
+    if (p->templated)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "two templates around a text are not supported");
+    p->templated = true;
+    bt_status status = add_id(json_array_get(bt_json_member(stage, "cls"), 1), false, p, err);
+    if (status != BT_OK) return status;
+    return add_id(json_array_get(bt_json_member(stage, "sep"), 1), true, p, err);
+}
+
 static const kind kinds[] = {
     {"TemplateProcessing", read_template},
     {"ByteLevel", read_byte_level},
+    {"RobertaProcessing", read_pair},
+    {"BertProcessing", read_pair},
 };
 
 static bt_status add_step(const json_t *stage, void *context, bt_err *err)

@@ -22,8 +22,11 @@
 #define JSON_MARKS_MAX (8u << 20)
 
 typedef struct {
-    const char *text; /* spelling; points into bpe or added */
+    const char *text;  /* spelling; points into bpe or added */
+    const char *shown; /* what is decoded, as Hugging Face has it: of an added token that is looked
+                        * for in normalized text, the normalized spelling */
     uint32_t bytes;
+    uint32_t shown_bytes;
     uint32_t piece_bytes;
     uint64_t piece_at; /* in pieces */
     bool special;
@@ -64,6 +67,8 @@ static bt_status enter_bpe(bt_tokenizer *tok, bt_err *err)
     for (uint32_t id = 0; id < tok->bpe.token_count; id++) {
         tok->entries[id].text = tok->bpe.tokens[id].text;
         tok->entries[id].bytes = tok->bpe.tokens[id].bytes;
+        tok->entries[id].shown = tok->entries[id].text;
+        tok->entries[id].shown_bytes = tok->entries[id].bytes;
     }
     return BT_OK;
 }
@@ -83,6 +88,10 @@ static bt_status enter_pattern(bt_tokenizer *tok, bt_added_token token, bool nor
         status = bt_added_add(&tok->normalized, token, err);
     else
         status = BT_FAIL(err, BT_ERR_LIMIT, "an added token is empty or too long when normalized");
+    if (status == BT_OK) {
+        tok->entries[token.id].shown = tok->normalized.tokens[tok->normalized.count - 1].pattern;
+        tok->entries[token.id].shown_bytes = token.bytes;
+    }
     bt_buffer_release(&text);
     return status;
 }
@@ -90,23 +99,19 @@ static bt_status enter_pattern(bt_tokenizer *tok, bt_added_token token, bool nor
 static bt_status read_added_flags(const json_t *item, bt_added_token *token, bool *ret_normalized,
                                   bt_err *err)
 {
-    bool single_word = false;
     *ret_normalized = true;
     const struct {
         const char *key;
         bool *value;
     } flags[] = {
         {"special", &token->special},    {"lstrip", &token->takes_left},
-        {"rstrip", &token->takes_right}, {"single_word", &single_word},
+        {"rstrip", &token->takes_right}, {"single_word", &token->alone},
         {"normalized", ret_normalized},
     };
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         bt_status status = bt_json_flag(item, flags[i].key, *flags[i].value, flags[i].value, err);
         if (status != BT_OK) return status;
     }
-    if (single_word)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "added token '%s': single_word is not supported",
-                       bt_json_show(token->pattern).text);
     return BT_OK;
 }
 
@@ -131,7 +136,8 @@ static bt_status enter_added(bt_tokenizer *tok, const json_t *item, char *copy, 
         return BT_FAIL(err, BT_ERR_FORMAT, "added token '%s' has the id of another token",
                        bt_json_show(copy).text);
     entry->text = copy;
-    entry->bytes = (uint32_t)bytes;
+    entry->shown = copy;
+    entry->bytes = entry->shown_bytes = (uint32_t)bytes;
     entry->special = token.special;
     return enter_pattern(tok, token, normalized, err);
 }
@@ -161,7 +167,8 @@ static bt_status make_pieces(bt_tokenizer *tok, bt_err *err)
         token_entry *entry = &tok->entries[id];
         if (entry->text == NULL) continue;
         bt_buffer piece = {0};
-        bt_status status = bt_decoder_piece(&tok->decoder, entry->text, entry->bytes, &piece, err);
+        bt_status status =
+            bt_decoder_piece(&tok->decoder, entry->shown, entry->shown_bytes, &piece, err);
         if (status != BT_OK) return status;
         entry->piece_at = tok->pieces.bytes;
         entry->piece_bytes = (uint32_t)piece.bytes;
@@ -360,22 +367,26 @@ typedef bt_status (*encode_fn)(encoding *e, bt_span span, bt_err *err);
 static bt_status encode_between(encoding *e, const bt_added *added, bt_span span, encode_fn rest,
                                 bt_err *err)
 {
-    bt_added_text text = {span.text, span.marks, span.bytes, (e->flags & BT_ENCODE_SPECIAL) != 0};
-    size_t at = 0;
-    while (at < span.bytes) {
-        bt_added_match match = bt_added_find(added, &text, at, &e->tokens->steps);
-        bt_status status = BT_OK;
-        if (match.begin > at) {
-            bt_span plain = {span.text + at, match.begin - at, span.first && at == 0,
-                             span.marks != NULL ? span.marks + at : NULL};
+    bt_added_search search = {.added = added,
+                              .text = span.text,
+                              .marks = span.marks,
+                              .bytes = span.bytes,
+                              .special = (e->flags & BT_ENCODE_SPECIAL) != 0};
+    bt_added_match match = {0};
+    bt_status status = BT_OK;
+    do {
+        size_t taken = match.end;
+        match = bt_added_next(&search, taken);
+        if (match.begin > taken) {
+            bt_span plain = {span.text + taken, match.begin - taken, span.first && taken == 0,
+                             span.marks != NULL ? span.marks + taken : NULL};
             status = rest(e, plain, err);
         }
         if (status == BT_OK && match.token != NULL)
             status = add_id(e->tokens, match.token->id, err);
-        if (status != BT_OK) return status;
-        at = match.end;
-    }
-    return BT_OK;
+    } while (status == BT_OK && match.token != NULL);
+    e->tokens->steps += search.steps;
+    return status;
 }
 
 static bt_status encode_normalized(encoding *e, bt_span span, bt_err *err)

@@ -152,6 +152,37 @@ static void test_special_tokens_in_text(void **state)
     bt_tokenizer_close(tokenizer);
 }
 
+static void test_added_tokens_and_what_is_beside_them(void **state)
+{
+    (void)state;
+    const char *added =
+        "\"added_tokens\":["
+        "{\"id\":6,\"content\":\"bb\",\"single_word\":true,\"normalized\":false},"
+        "{\"id\":7,\"content\":\"  \",\"normalized\":false},"
+        "{\"id\":8,\"content\":\"<r>\",\"rstrip\":true,\"normalized\":false},"
+        "{\"id\":9,\"content\":\"<w>\",\"single_word\":true,\"lstrip\":true,\"rstrip\":true,"
+        "\"normalized\":false}],";
+    static const char *const cases[][2] = {
+        {"bb", "6"},
+        {"a bb a", "0 4 6 4 0"},
+        {"abb", "2 1"},
+        {"bba", "1 1 0"},
+        {"bbbb", "1 1 1 1"},
+        {"\xC3\xA9"
+         "bb",
+         "5 1 1"}, /* a letter of two bytes before it */
+        {"!bb?", "5 6 5"},
+        {"a <w> a", "0 9 0"},
+        {"a<w> a", "0 5 5 5 4 0"},
+        {"<r>   a", "8 7 4 0"}, /* the white space it swallowed has a token, and then ends there */
+        {"<r> a", "8 0"},
+    };
+    bt_tokenizer *tokenizer = make(file_of(VOCAB_AB, MERGES_AB, "\"unk_token\":\"<u>\",", added));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_ids(tokenizer, cases[i][0], 0, cases[i][1]);
+    bt_tokenizer_close(tokenizer);
+}
+
 /* Special tokens of which a byte is the user's are text; all else crosses the borders. */
 static void test_special_tokens_in_plain_ranges(void **state)
 {
@@ -244,6 +275,11 @@ static void test_template(void **state)
     assert_ids(tokenizer, "ab", 0, "5 4 2 3");
     assert_ids(tokenizer, "ab", BT_ENCODE_BARE, "2");
     assert_ids(tokenizer, "", 0, "5 4 3");
+    bt_tokenizer_close(tokenizer);
+    tokenizer = make(file_of(VOCAB_AB, MERGES_AB, "",
+                             "\"post_processor\":{\"type\":\"RobertaProcessing\",\"sep\":[\"x\",4],"
+                             "\"cls\":[\"y\",5]},"));
+    assert_ids(tokenizer, "ab", 0, "5 2 4");
     bt_tokenizer_close(tokenizer);
 }
 
@@ -521,8 +557,13 @@ static void test_what_is_refused(void **state)
          "'Digits' after ByteLevel", BT_ERR_ARGUMENT},
         {WITH("\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":1}"), "use_regex",
          BT_ERR_FORMAT},
-        {WITH("\"post_processor\":{\"type\":\"BertProcessing\"}"), "'BertProcessing'",
-         BT_ERR_ARGUMENT},
+        {WITH("\"post_processor\":{\"type\":\"BertProcessing\"}"), "id out of range",
+         BT_ERR_FORMAT},
+        {WITH("\"post_processor\":{\"type\":\"Sequence\",\"processors\":[{\"type\":"
+              "\"BertProcessing\","
+              "\"cls\":[\"a\",0],\"sep\":[\"a\",0]},{\"type\":\"RobertaProcessing\"}]}"),
+         "two templates", BT_ERR_ARGUMENT},
+        {WITH("\"post_processor\":{\"type\":\"X\"}"), "post-processor 'X'", BT_ERR_ARGUMENT},
         {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":"
               "{\"id\":\"x\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"x\":{\"ids\":"
               "[9]}}}"),
@@ -534,8 +575,6 @@ static void test_what_is_refused(void **state)
          BT_ERR_FORMAT},
         {WITH("\"added_tokens\":[{\"id\":-1,\"content\":\"b\"}]"), "added token", BT_ERR_FORMAT},
         {WITH("\"added_tokens\":[7]"), "added token", BT_ERR_FORMAT},
-        {WITH("\"added_tokens\":[{\"id\":1,\"content\":\"b\",\"single_word\":true}]"),
-         "single_word", BT_ERR_ARGUMENT},
         {ONLY("\"type\":\"Unigram\""), "'Unigram'", BT_ERR_ARGUMENT},
         {ONLY(""), "vocab", BT_ERR_FORMAT},
         {ONLY("\"vocab\":{},\"merges\":[]"), "vocab", BT_ERR_FORMAT},
@@ -877,6 +916,7 @@ int main(void)
         cmocka_unit_test(test_unknown_characters),
         cmocka_unit_test(test_ignore_merges),
         cmocka_unit_test(test_special_tokens_in_text),
+        cmocka_unit_test(test_added_tokens_and_what_is_beside_them),
         cmocka_unit_test(test_special_tokens_in_plain_ranges),
         cmocka_unit_test(test_plain_ranges_through_a_normalizer),
         cmocka_unit_test(test_ranges_that_are_refused),
