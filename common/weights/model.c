@@ -1,13 +1,12 @@
 #include "common/weights/model.h"
 
+#include "common/weights/checkpoint.h"
 #include "common/weights/config.h"
 #include "common/weights/file.h"
 #include "common/weights/quantized.h"
-#include "common/weights/safetensors.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,20 +14,14 @@
 #include <unistd.h>
 
 #define SHOW(name) bt_show(name).text
-#define SHARDS_MAX 1024u
-#define SHARD_NAME_BYTES_MAX 128u
-#define INDEX_BYTES_MAX (64u << 20)
 #define HASH_CHUNK_BYTES (256u << 10)
+#define HUB_REF_BYTES_MAX 256u
 
 struct bt_model {
     char *dir;
     char name[BT_NAME_BYTES_MAX];
     bt_model_config config;
-    bt_safetensors **shards;
-    char **shard_names; /* as the index spells them */
-    uint32_t shard_count;
-    const bt_safetensors_entry **tensors; /* of all shards, sorted by name */
-    uint32_t tensor_count;
+    bt_checkpoint *checkpoint;
 };
 
 /* <dir>/<file> in malloc'd memory. */
@@ -96,168 +89,70 @@ static bt_status load_config(bt_model *model, bt_err *err)
     return status;
 }
 
-/* A shard's name comes from outside: a plain name within the folder, nothing else. */
-static bool plain_name(const char *name)
-{
-    size_t bytes = strlen(name);
-    if (bytes == 0 || bytes > SHARD_NAME_BYTES_MAX || name[0] == '.') return false;
-    for (const char *c = name; *c != '\0'; c++) {
-        bool ok = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-                  (*c >= '0' && *c <= '9') || *c == '.' || *c == '_' || *c == '-';
-        if (!ok) return false;
-    }
-    return true;
-}
-
-static bt_status open_shard(bt_model *model, const char *name, bt_safetensors **ret_shard,
-                            bt_err *err)
-{
-    for (uint32_t i = 0; i < model->shard_count; i++) {
-        if (strcmp(model->shard_names[i], name) != 0) continue;
-        *ret_shard = model->shards[i];
-        return BT_OK;
-    }
-    if (model->shard_count == SHARDS_MAX)
-        return BT_FAIL(err, BT_ERR_FORMAT, "%s: more than %u shards", SHOW(model->dir), SHARDS_MAX);
-    char *path, *copy = strdup(name);
-    if (copy == NULL)
-        return BT_FAIL(err, BT_ERR_NO_MEMORY, "%s: no memory for a shard", SHOW(model->dir));
-    bt_status status = join_path(model->dir, name, &path, err);
-    if (status == BT_OK) {
-        status = bt_safetensors_open(path, ret_shard, err);
-        free(path);
-    }
-    if (status != BT_OK) {
-        free(copy);
-        return status;
-    }
-    model->shards[model->shard_count] = *ret_shard;
-    model->shard_names[model->shard_count++] = copy;
-    return BT_OK;
-}
-
-static bt_status make_table(bt_model *model, size_t tensors, bt_err *err)
-{
-    if (tensors > BT_SAFETENSORS_TENSORS_MAX)
-        return BT_FAIL(err, BT_ERR_FORMAT, "%s: has %zu tensors, the limit is %u", SHOW(model->dir),
-                       tensors, BT_SAFETENSORS_TENSORS_MAX);
-    model->tensors = calloc(tensors + 1, sizeof(model->tensors[0]));
-    if (model->tensors == NULL)
-        return BT_FAIL(err, BT_ERR_NO_MEMORY, "%s: no memory for %zu tensors", SHOW(model->dir),
-                       tensors);
-    return BT_OK;
-}
-
-static int compare_tensors(const void *a, const void *b)
-{
-    return strcmp((*(const bt_safetensors_entry *const *)a)->name,
-                  (*(const bt_safetensors_entry *const *)b)->name);
-}
-
-/* Takes each tensor that the index names from the shard it names. */
-static bt_status follow_index(bt_model *model, const json_t *map, bt_err *err)
-{
-    if (!json_is_object(map))
-        return BT_FAIL(err, BT_ERR_FORMAT,
-                       "model.safetensors.index.json: has no weight_map object");
-    bt_status status = make_table(model, json_object_size(map), err);
-    if (status != BT_OK) return status;
-    const char *tensor;
-    json_t *file;
-    json_object_foreach((json_t *)map, tensor, file)
-    {
-        const char *name = json_string_value(file);
-        if (name == NULL || !plain_name(name))
-            return BT_FAIL(err, BT_ERR_FORMAT,
-                           "model.safetensors.index.json: %s: '%s' is not a plain file name",
-                           SHOW(tensor), SHOW(name != NULL ? name : "(no string)"));
-        bt_safetensors *shard;
-        if ((status = open_shard(model, name, &shard, err)) != BT_OK) return status;
-        const bt_safetensors_entry *entry = bt_safetensors_find(shard, tensor);
-        if (entry == NULL)
-            return BT_FAIL(err, BT_ERR_FORMAT,
-                           "model.safetensors.index.json: %s is not in shard %s", SHOW(tensor),
-                           SHOW(name));
-        model->tensors[model->tensor_count++] = entry;
-    }
-    qsort(model->tensors, model->tensor_count, sizeof(model->tensors[0]), compare_tensors);
-    return BT_OK;
-}
-
-static bt_status load_sharded(bt_model *model, bt_err *err)
-{
-    char *text;
-    size_t bytes;
-    bt_status status = read_member(model, "model.safetensors.index.json", false, INDEX_BYTES_MAX,
-                                   &text, &bytes, err);
-    if (status != BT_OK) return status;
-    json_error_t problem;
-    json_t *index = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
-    free(text);
-    if (index == NULL)
-        return BT_FAIL(err, BT_ERR_FORMAT, "model.safetensors.index.json: line %d: %s",
-                       problem.line, SHOW(problem.text));
-    status = follow_index(model, json_object_get(index, "weight_map"), err);
-    json_decref(index);
-    return status;
-}
-
-static bt_status load_single(bt_model *model, bt_err *err)
-{
-    bt_safetensors *shard;
-    bt_status status = open_shard(model, "model.safetensors", &shard, err);
-    if (status != BT_OK) return status;
-    uint32_t count = bt_safetensors_count(shard);
-    if ((status = make_table(model, count, err)) != BT_OK) return status;
-    for (uint32_t i = 0; i < count; i++) model->tensors[i] = bt_safetensors_at(shard, i);
-    model->tensor_count = count;
-    return BT_OK;
-}
-
 /* The dtype of most of the bytes: a BF16 checkpoint may keep its norms in F32. */
 static bt_dtype main_dtype(const bt_model *model)
 {
     uint64_t bytes[BT_DTYPE_COUNT] = {0};
     bt_dtype most = BT_DTYPE_NONE;
-    for (uint32_t i = 0; i < model->tensor_count; i++)
-        bytes[model->tensors[i]->dtype] += model->tensors[i]->bytes;
+    for (uint32_t i = 0; i < bt_checkpoint_count(model->checkpoint); i++) {
+        const bt_safetensors_entry *entry = bt_checkpoint_at(model->checkpoint, i);
+        bytes[entry->dtype] += entry->bytes;
+    }
     for (int dtype = 0; dtype < BT_DTYPE_COUNT; dtype++)
         if (bytes[dtype] > bytes[most]) most = (bt_dtype)dtype;
     return most;
 }
 
-static bt_status load_weights(bt_model *model, bt_err *err)
+/* The part of path before the last `/`, which is at end, that follows the `/` before it. */
+static const char *component_before(const char *path, const char *end)
 {
-    model->shards = calloc(SHARDS_MAX, sizeof(model->shards[0]));
-    model->shard_names = calloc(SHARDS_MAX, sizeof(model->shard_names[0]));
-    char *single = NULL, *index = NULL;
-    bt_status status = BT_OK;
-    if (model->shards == NULL || model->shard_names == NULL)
-        status = BT_FAIL(err, BT_ERR_NO_MEMORY, "%s: no memory", SHOW(model->dir));
-    if (status == BT_OK) status = join_path(model->dir, "model.safetensors", &single, err);
-    if (status == BT_OK)
-        status = join_path(model->dir, "model.safetensors.index.json", &index, err);
-    if (status == BT_OK) {
-        bool sharded = bt_file_missing(single) && !bt_file_missing(index);
-        status = sharded ? load_sharded(model, err) : load_single(model, err);
-    }
-    free(single);
-    free(index);
-    if (status == BT_OK) model->config.dtype = main_dtype(model);
-    return status;
+    while (end > path && end[-1] != '/') end--;
+    return end;
 }
 
-static void name_model(bt_model *model)
+void bt_folder_name(const char *dir, char ret_name[BT_NAME_BYTES_MAX])
 {
-    const char *slash = strrchr(model->dir, '/');
-    const char *last = slash != NULL ? slash + 1 : model->dir;
+    const char *end = dir + strlen(dir), *last = component_before(dir, end);
+    const char *parent = last > dir ? component_before(dir, last - 1) : last;
+    if (parent > dir && strncmp(parent, "snapshots/", 10) == 0) {
+        const char *hub = component_before(dir, parent - 1);
+        if (strncmp(hub, "models--", 8) == 0) {
+            end = parent - 1;
+            last = hub + 8;
+            for (const char *c = last; c + 1 < end; c++)
+                if (c[0] == '-' && c[1] == '-') last = c + 2;
+        }
+    }
     size_t at = 0;
-    for (; *last != '\0' && at < sizeof(model->name) - 1; last++) {
+    for (; last < end && at < BT_NAME_BYTES_MAX - 1; last++) {
         bool ok = (*last >= 'a' && *last <= 'z') || (*last >= 'A' && *last <= 'Z') ||
                   (*last >= '0' && *last <= '9') || *last == '.' || *last == '_' || *last == '-';
-        model->name[at++] = ok ? *last : '_';
+        ret_name[at++] = ok ? *last : '_';
     }
-    if (at == 0) strcpy(model->name, "model");
+    ret_name[at] = '\0';
+    if (at == 0) strcpy(ret_name, "model");
+}
+
+/* models--<org>--<name> of a hub cache is not the model: a snapshot in it is. */
+static bt_status refuse_hub_root(const bt_model *model, bt_err *err)
+{
+    char *config, *text = NULL;
+    size_t bytes = 0;
+    bt_status status = join_path(model->dir, "config.json", &config, err);
+    if (status != BT_OK) return status;
+    bool there = !bt_file_missing(config);
+    free(config);
+    if (there) return BT_OK;
+    status = read_member(model, "refs/main", true, HUB_REF_BYTES_MAX, &text, &bytes, NULL);
+    if (status == BT_OK && text != NULL)
+        status =
+            BT_FAIL(err, BT_ERR_OS,
+                    "%s: is a folder of the Hugging Face cache; its model is in snapshots/%.72s",
+                    model->dir, SHOW(text));
+    else
+        status = BT_OK; /* load_config says what is missing */
+    free(text);
+    return status;
 }
 
 bt_status bt_model_open(const char *dir, bt_model **ret_model, bt_err *err)
@@ -271,13 +166,15 @@ bt_status bt_model_open(const char *dir, bt_model **ret_model, bt_err *err)
         status = BT_FAIL(err, BT_ERR_OS, "%s: %s", SHOW(dir), strerror(saved));
         if (err != NULL) err->os_errno = saved;
     }
+    if (status == BT_OK) status = refuse_hub_root(model, err);
     if (status == BT_OK) status = load_config(model, err);
-    if (status == BT_OK) status = load_weights(model, err);
+    if (status == BT_OK) status = bt_checkpoint_open(model->dir, &model->checkpoint, err);
     if (status != BT_OK) {
         bt_model_close(model);
         return status;
     }
-    name_model(model);
+    model->config.dtype = main_dtype(model);
+    bt_folder_name(model->dir, model->name);
     *ret_model = model;
     return BT_OK;
 }
@@ -285,13 +182,7 @@ bt_status bt_model_open(const char *dir, bt_model **ret_model, bt_err *err)
 void bt_model_close(bt_model *model)
 {
     if (model == NULL) return;
-    for (uint32_t i = 0; i < model->shard_count; i++) {
-        bt_safetensors_close(model->shards[i]);
-        free(model->shard_names[i]);
-    }
-    free(model->shards);
-    free(model->shard_names);
-    free(model->tensors);
+    bt_checkpoint_close(model->checkpoint);
     free(model->dir);
     free(model);
 }
@@ -311,21 +202,16 @@ const char *bt_model_name(const bt_model *model)
     return model->name;
 }
 
-static const bt_safetensors_entry *find_tensor(const bt_model *model, const char *name)
+const bt_checkpoint *bt_model_checkpoint(const bt_model *model)
 {
-    if (model->tensor_count == 0) return NULL;
-    bt_safetensors_entry key = {.name = name};
-    const bt_safetensors_entry *wanted = &key;
-    const bt_safetensors_entry **found = bsearch(&wanted, model->tensors, model->tensor_count,
-                                                 sizeof(model->tensors[0]), compare_tensors);
-    return found != NULL ? *found : NULL;
+    return model->checkpoint;
 }
 
 bt_status bt_model_tensor(const bt_model *model, const char *name, uint32_t rank,
                           const uint64_t shape[4], bt_tensor *ret_tensor, bt_err *err)
 {
     assert(rank <= 4);
-    const bt_safetensors_entry *entry = find_tensor(model, name);
+    const bt_safetensors_entry *entry = bt_checkpoint_find(model->checkpoint, name);
     if (entry == NULL)
         return BT_FAIL(err, BT_ERR_FORMAT, "%s: has no tensor %s", SHOW(model->dir), SHOW(name));
     if (entry->rank != rank)
@@ -368,8 +254,8 @@ bt_status bt_model_weights_digest(const bt_model *model, bt_sha256 *ret_digest, 
     bt_sha256_stream stream;
     bt_sha256_start(&stream);
     hash_text(&stream, "baton weights 1");
-    for (uint32_t i = 0; i < model->tensor_count; i++) {
-        const bt_safetensors_entry *entry = model->tensors[i];
+    for (uint32_t i = 0; i < bt_checkpoint_count(model->checkpoint); i++) {
+        const bt_safetensors_entry *entry = bt_checkpoint_at(model->checkpoint, i);
         hash_text(&stream, entry->name);
         hash_text(&stream, entry->dtype_name);
         hash_u64(&stream, entry->rank);

@@ -13,6 +13,7 @@
 #include "common/base/limits.h"
 #include "common/base/rope.h"
 #include "common/base/status.h"
+#include "common/weights/checkpoint.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -53,8 +54,13 @@ void bt_model_close(bt_model *model);
 
 const bt_model_config *bt_model_config_of(const bt_model *model);
 const char *bt_model_dir(const bt_model *model);
-/* Last component of the folder's real path, cleaned to [A-Za-z0-9._-]. */
+/* bt_folder_name of the folder's real path. */
 const char *bt_model_name(const bt_model *model);
+const bt_checkpoint *bt_model_checkpoint(const bt_model *model);
+
+/* What to call the model in a folder: the last component of its path, or <name> for a snapshot in a
+ * hub cache (…/models--<org>--<name>/snapshots/<revision>); cleaned to [A-Za-z0-9._-]. */
+void bt_folder_name(const char *dir, char ret_name[BT_NAME_BYTES_MAX]);
 
 /* ERR_FORMAT if absent, or if its rank or shape is not the expected one (dims of 0 = any). */
 bt_status bt_model_tensor(const bt_model *model, const char *name, uint32_t rank,

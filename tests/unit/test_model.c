@@ -195,6 +195,102 @@ static void test_shards(void **state)
     }
 }
 
+/* What an index claims of sizes is shown, never believed. */
+static void test_claims_of_an_index(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *metadata;
+        uint64_t bytes;
+    } cases[] = {
+        {"{\"total_size\":8}", 8},
+        {"{\"total_size\":1e9}", 1000000000},
+        {"{\"total_size\":-1}", 0},
+        {"{\"total_size\":1e300}", 0},
+        {"{\"total_size\":\"8\"}", 0},
+        {"{}", 0},
+        {"[]", 0},
+    };
+    write_text("config.json", CONFIG(""));
+    write_weights("m-1.safetensors", HEADER_A, values, 8);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char index[256];
+        snprintf(index, sizeof(index),
+                 "{\"metadata\":%s,\"weight_map\":{\"a\":\"m-1.safetensors\"}}", cases[i].metadata);
+        write_text("model.safetensors.index.json", index);
+        bt_model *model = open_good();
+        const bt_checkpoint *checkpoint = bt_model_checkpoint(model);
+        assert_int_equal(bt_checkpoint_claimed_bytes(checkpoint), cases[i].bytes);
+        assert_int_equal(bt_checkpoint_shards(checkpoint), 1);
+        assert_string_equal(bt_checkpoint_shard_name(checkpoint, 0), "m-1.safetensors");
+        bt_model_close(model);
+    }
+}
+
+static void test_folders_without_safetensors(void **state)
+{
+    (void)state;
+    write_text("config.json", CONFIG(""));
+    assert_open_fails(BT_ERR_OS, "neither model.safetensors nor model.safetensors.index.json");
+    write_text("pytorch_model.bin", "x");
+    assert_open_fails(BT_ERR_OS, "has pytorch_model.bin, but no model.safetensors");
+}
+
+static void test_names_of_folders(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"/data/Llama-3.2-1B", "Llama-3.2-1B"},
+        {"/data/some model", "some_model"},
+        {"/", "model"},
+        {"/hub/models--Qwen--Qwen3-8B/snapshots/b968826d9c46dd6066d109eabc6255188de91218",
+         "Qwen3-8B"},
+        {"/hub/models--a--b--c/snapshots/1", "c"},
+        {"/hub/models--gpt2/snapshots/1", "gpt2"},
+        {"/hub/models--x--/snapshots/1", "model"},
+        {"/hub/other/snapshots/1", "1"},
+        {"/snapshots/1", "1"},
+        {"models--x--y/snapshots/1", "y"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char name[BT_NAME_BYTES_MAX];
+        bt_folder_name(cases[i][0], name);
+        assert_string_equal(name, cases[i][1]);
+    }
+    char longest[200], name[BT_NAME_BYTES_MAX];
+    memset(longest, 'a', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    bt_folder_name(longest, name);
+    assert_int_equal(strlen(name), BT_NAME_BYTES_MAX - 1);
+}
+
+/* The hub's cache: models--x--y/snapshots/<revision> of symbolic links into blobs. */
+static void test_a_hub_folder(void **state)
+{
+    (void)state;
+    char path[256], target[256], root[64];
+    strcpy(root, dir);
+    snprintf(path, sizeof(path), "mkdir -p %s/models--x--y/snapshots/r1 %s/models--x--y/refs", dir,
+             dir);
+    assert_int_equal(system(path), 0);
+    write_text("config.json", CONFIG(""));
+    write_weights("weights", HEADER_A, values, sizeof(values));
+    write_text("models--x--y/refs/main", "r1");
+    snprintf(path, sizeof(path), "%s/models--x--y/snapshots/r1/config.json", root);
+    snprintf(target, sizeof(target), "%s/config.json", root);
+    assert_int_equal(symlink(target, path), 0);
+    snprintf(path, sizeof(path), "%s/models--x--y/snapshots/r1/model.safetensors", root);
+    snprintf(target, sizeof(target), "%s/weights", root);
+    assert_int_equal(symlink(target, path), 0);
+    strcat(dir, "/models--x--y");
+    assert_open_fails(BT_ERR_OS, "its model is in snapshots/r1");
+    strcat(dir, "/snapshots/r1");
+    bt_model *model = open_good();
+    assert_string_equal(bt_model_name(model), "y");
+    bt_model_close(model);
+    strcpy(dir, root);
+}
+
 /* ---- hashes ---- */
 
 #define LLAMA3(factor, low, high, original)                                                        \
@@ -356,6 +452,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hf_quant_config, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_dtypes_and_alignment, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_shards, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_claims_of_an_index, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(test_folders_without_safetensors, make_dir, remove_dir),
+        cmocka_unit_test(test_names_of_folders),
+        cmocka_unit_test_setup_teardown(test_a_hub_folder, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_the_weights_digest, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(test_the_fingerprint, make_dir, remove_dir),
         cmocka_unit_test(test_stories260k),
