@@ -4,6 +4,9 @@ exceptions, tokenize and detokenize. Greedy answers are those of `baton generate
 import asyncio
 import json
 import math
+import os
+import signal
+import socket
 import time
 
 import openai
@@ -260,6 +263,62 @@ def test_cancelled_in_mid_stream(client, shared_fleet):
             pass
     assert held_at_the_end(shared_fleet) == ({}, 0)
     assert shared_fleet.metrics("router")["baton_requests_cancelled_total"] - before == 4
+
+
+def test_slow_reader_of_several_choices(shared_fleet):
+    """A client that takes nothing loses its connection when its share of memory is used up, and all its choices end."""
+    before = shared_fleet.metrics("router")
+    body = json.dumps({"model": MODEL, "prompt": PROMPT, "n": 16, "max_tokens": 2000, "ignore_eos": True, "logprobs": 20,
+                       "stream": True}).encode()
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", shared_fleet.port))
+        reader.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            now = shared_fleet.metrics("router")
+            if now["baton_requests_in_flight"] == 0 and now["baton_requests_accepted_total"] > \
+                    before["baton_requests_accepted_total"]:
+                break
+            time.sleep(0.1)
+    assert now["baton_requests_accepted_total"] - before["baton_requests_accepted_total"] == 16
+    assert now["baton_requests_cancelled_total"] - before["baton_requests_cancelled_total"] == 16
+    assert held_at_the_end(shared_fleet) == ({}, 0)
+
+
+def wait_healthy(fleet):
+    deadline = time.monotonic() + 30
+    while True:
+        connection = fleet.connect()
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+        connection.close()
+        if status == 200:
+            return
+        assert time.monotonic() < deadline, fleet.log_text()
+        time.sleep(0.05)
+
+
+def test_failure_in_mid_stream():
+    """The decode daemon dies: one error event, which openai-python raises, and nothing after it."""
+    with running_fleet("--set", "router.attempts=1", "--set", "router.retry_wait=0") as fleet:
+        fields = {"n": 3, "max_tokens": 1500, "ignore_eos": True}
+        events = fleet.stream(PROMPT, **fields)
+        next(events)
+        os.kill(fleet.daemons("decode")[0]["pid"], signal.SIGKILL)
+        errors = [event for event in events if event == "[DONE]" or "error" in event]
+        assert len(errors) == 1 and errors[0]["error"]["code"] == "upstream_failed"
+        assert fleet.metrics("router")["baton_requests_in_flight"] == 0
+        wait_healthy(fleet)
+        client = openai.OpenAI(base_url=fleet.url + "/v1", api_key="sk-any", max_retries=0)
+        with pytest.raises(openai.APIError) as caught:
+            with client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=1500, stream=True,
+                                           extra_body={"ignore_eos": True}) as stream:
+                for i, _ in enumerate(stream):
+                    if i == 2:
+                        os.kill(fleet.daemons("decode")[0]["pid"], signal.SIGKILL)
+        assert caught.value.code == "upstream_failed"
+        client.close()
 
 
 def test_async_clients(shared_fleet):

@@ -44,9 +44,13 @@ static void commas_are_where_they_belong(void **state)
     bt_json_bool(&j, true);
     bt_json_key(&j, "d");
     bt_json_bool(&j, false);
+    bt_json_key_string(&j, "a \"key\"\n", 8);
+    bt_json_u64(&j, 1);
+    bt_json_key_string(&j, "", 0);
+    bt_json_u64(&j, 2);
     bt_json_end(&j, '}');
     expect(&j, "{\"empty\": [], \"ids\": [0, 18446744073709551615, {}], \"a\": \"x\", \"b\": null, "
-               "\"c\": true, \"d\": false}");
+               "\"c\": true, \"d\": false, \"a \\\"key\\\"\\n\": 1, \"\": 2}");
     bt_json_reset(&j);
     bt_json_raw(&j, "data: ");
     bt_json_begin(&j, '[');

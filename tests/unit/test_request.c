@@ -1,6 +1,7 @@
 /* What a client may ask for must be what a daemon takes: a request that parses becomes a Prefill that encodes. */
 #include "proto/codec.h"
 #include "router/request.h"
+#include "router/request/fields.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,6 +42,12 @@ static void extremes_encode(void **state)
         "\"temperature\": 1e-300",
         "\"temperature\": 2",
         "\"seed\": -9223372036854775808",
+        "\"min_p\": 1",
+        "\"presence_penalty\": -2, \"frequency_penalty\": 2",
+        "\"repetition_penalty\": 0.01",
+        "\"repetition_penalty\": 100",
+        "\"logit_bias\": {\"511\": -100, \"0\": 100}",
+        "\"stop_token_ids\": [0, 511], \"min_tokens\": 16, \"logprobs\": 20",
         "\"max_tokens\": 131069",
     };
     static uint8_t buffer[BT_CODEC_BYTES_MAX];
@@ -80,11 +87,76 @@ static void no_limit_is_no_top_k(void **state)
     }
 }
 
+/* The error of a body that must be refused. */
+static bt_api_error refused(const char *body, size_t bytes)
+{
+    bt_api_request request;
+    bt_api_error error;
+    assert_false(bt_completion_parse(&context, body, bytes, &request, &error));
+    assert_int_equal(error.http_status, 400);
+    return error;
+}
+
+/* {"model": "m", "prompt": [1], "x": OPEN…CLOSE…} with so many of each. */
+static size_t nested(char *body, size_t count, bool flat)
+{
+    size_t used = (size_t)sprintf(body, "{\"model\": \"m\", \"prompt\": [1], \"x\": [");
+    for (size_t i = 0; i < count; i++)
+        used += (size_t)sprintf(body + used, flat ? (i > 0 ? ",[]" : "[]") : "[");
+    for (size_t i = 0; i < count && !flat; i++) body[used++] = ']';
+    body[used++] = ']';
+    body[used++] = '}';
+    return used;
+}
+
+static void bodies_are_bounded_before_they_are_parsed(void **state)
+{
+    (void)state;
+    static char body[1 << 20];
+    bt_api_request request;
+    bt_api_error error;
+    size_t bytes = nested(body, BT_BODY_DEPTH_MAX - 2, false); /* beside "{" and the list of x */
+    assert_true(bt_completion_parse(&context, body, bytes, &request, &error));
+    bt_api_request_finish(&request);
+    bytes = nested(body, BT_BODY_DEPTH_MAX - 1, false);
+    assert_non_null(strstr(refused(body, bytes).message, "deeper than 64"));
+    bytes = nested(body, BT_BODY_CONTAINERS_MAX - 3, true);
+    assert_true(bt_completion_parse(&context, body, bytes, &request, &error));
+    bt_api_request_finish(&request);
+    bytes = nested(body, BT_BODY_CONTAINERS_MAX - 2, true);
+    assert_non_null(strstr(refused(body, bytes).message, "more than 65536"));
+    /* Brackets in texts are none, however quotes are escaped. */
+    bytes = (size_t)sprintf(body, "{\"model\": \"m\", \"prompt\": [1], \"x\": \"\\\\\\\"");
+    for (int i = 0; i < 70000; i++) body[bytes++] = '[';
+    bytes += (size_t)sprintf(body + bytes, "\"}");
+    assert_true(bt_completion_parse(&context, body, bytes, &request, &error));
+    bt_api_request_finish(&request);
+}
+
+static void biases_are_sorted_and_once(void **state)
+{
+    (void)state;
+    bt_api_request request;
+    assert_true(
+        parse("\"logit_bias\": {\"500\": 1.5, \"7\": -100, \"0\": 100, \"68\": 0}", &request));
+    const bt_logit_bias expected[] = {{0, 100}, {7, -100}, {68, 0}, {500, 1.5f}};
+    assert_int_equal(request.sampling.bias_count, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(request.sampling.bias[i].id, expected[i].id);
+        assert_true(request.sampling.bias[i].bias == expected[i].bias);
+    }
+    assert_null(bt_sampling_fault(&request.sampling, context.vocab));
+    bt_api_request_finish(&request);
+    assert_false(parse("\"logit_bias\": {\"7\": 1, \"07\": 2}", &request));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(extremes_encode),
         cmocka_unit_test(no_limit_is_no_top_k),
+        cmocka_unit_test(bodies_are_bounded_before_they_are_parsed),
+        cmocka_unit_test(biases_are_sorted_and_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
