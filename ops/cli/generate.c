@@ -6,6 +6,7 @@
 #include "ops/cli/command.h"
 #include "ops/cli/options.h"
 #include "ops/cli/prompt.h"
+#include "ops/cli/sampling.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -26,8 +27,20 @@ static const char help[] =
     "  --temperature T           0 is greedy (default)\n"
     "  --top-k K                 sample from the K most likely tokens (default 0: all)\n"
     "  --top-p P                 sample from the most likely tokens that reach P (default 1: all)\n"
+    "  --min-p P                 sample from tokens at least P times as likely as the first\n"
     "  --seed S                  of the random numbers (default 0)\n"
+    "  --repetition-penalty R    divide the logits of tokens that occurred, prompt included, by R\n"
+    "                            (multiply negative ones)\n"
+    "  --presence-penalty P      take P from the logits of tokens that were generated, once (-2 to "
+    "2)\n"
+    "  --frequency-penalty F     take F from them for each time (-2 to 2)\n"
+    "  --logit-bias 5:-100,17:2  add to the logits of these token ids (-100 to 100)\n"
     "  --ignore-eos              do not stop at an end-of-sequence token\n"
+    "  --stop-ids 1,2            stop at these token ids too\n"
+    "  --min-tokens N            do not stop before N tokens\n"
+    "  --logprobs N              with --json: log-probabilities of each token and of the N most "
+    "likely\n"
+    "                            (0 to 20), of the model's own distribution\n"
     "  --kv-dtype T              KV pool: f32, bf16, fp8, int8 (default: f32 for f32 weights, else "
     "bf16)\n"
     "  --prefill-kv-dtype T      KV pool of the engine that computes the prompt (default: as "
@@ -40,16 +53,34 @@ static const char help[] =
     "  --prefill-block-size B    the same for the prompt's engine (default: as --block-size)\n"
     "  --threads N               of each engine (default: one for each core)\n"
     "  --json                    print {\"ids\": [...], \"text\": \"...\"}\n\n"
-    "ids are the generated tokens, the end-of-sequence token included if it ended them; text "
-    "leaves\n"
-    "it out, and is null if the folder has no tokenizer.json.\n";
+    "ids are the generated tokens, the end-of-sequence or stop token included if it ended them; "
+    "text\n"
+    "leaves it out, and is null if the folder has no tokenizer.json.\n";
+
+#define LOGPROBS_OFF UINT32_MAX
 
 typedef struct {
-    const char *model, *prompt, *ids, *wire;
+    const char *model, *prompt, *ids, *wire, *bias, *stop_ids;
+    uint32_t logprobs; /* alternatives; LOGPROBS_OFF = none are asked for */
     bool json;
+    bt_logit_bias rows[BT_LOGIT_BIAS_MAX];
     bt_generator_config config;
     bt_generate_options generate;
 } options;
+
+static int check_sampling(const char *command, options *o)
+{
+    bt_err err;
+    bt_sampling *s = &o->generate.sampling;
+    if (o->bias && bt_cli_bias_parse(o->bias, o->rows, s, &err) != BT_OK)
+        return bt_options_fail(command, "--logit-bias: %s", err.message);
+    if (o->stop_ids && bt_cli_stop_ids_parse(o->stop_ids, s, &err) != BT_OK)
+        return bt_options_fail(command, "--stop-ids: %s", err.message);
+    s->logprobs = o->logprobs != LOGPROBS_OFF;
+    if (s->logprobs) s->top_logprobs = o->logprobs;
+    if (s->logprobs && !o->json) return bt_options_fail(command, "--logprobs needs --json");
+    return BT_EXIT_OK;
+}
 
 static int check_options(const char *command, options *o)
 {
@@ -78,15 +109,27 @@ static int parse_options(int argc, char **argv, options *o)
     bt_sampling *s = &o->generate.sampling;
     bt_generator_config *c = &o->config;
     *o = (options){.config = {.block_tokens = 16},
+                   .logprobs = LOGPROBS_OFF,
                    .generate = {.max_tokens = 16, .sampling = {.top_p = 1}}};
     const bt_option table[] = {
         {.name = "--model", .kind = BT_OPTION_TEXT, .value = &o->model},
         {.name = "--prompt", .kind = BT_OPTION_TEXT, .value = &o->prompt},
         {.name = "--ids", .kind = BT_OPTION_TEXT, .value = &o->ids},
         {"--max-tokens", BT_OPTION_U32, &o->generate.max_tokens, 1, BT_CONTEXT_TOKENS_MAX},
-        {"--temperature", BT_OPTION_FLOAT, &s->temperature, 0, 1000},
-        {"--top-k", BT_OPTION_U32, &s->top_k, 0, UINT32_MAX},
+        {"--temperature", BT_OPTION_FLOAT, &s->temperature, 0, BT_TEMPERATURE_MAX},
+        {"--top-k", BT_OPTION_U32, &s->top_k, 0, BT_VOCAB_MAX},
         {"--top-p", BT_OPTION_FLOAT, &s->top_p, 1e-9, 1},
+        {"--min-p", BT_OPTION_FLOAT, &s->min_p, 0, 1},
+        {"--repetition-penalty", BT_OPTION_FLOAT, &s->repetition_penalty, BT_REPETITION_PENALTY_MIN,
+         BT_REPETITION_PENALTY_MAX},
+        {"--presence-penalty", BT_OPTION_FLOAT, &s->presence_penalty, -BT_PENALTY_MAX,
+         BT_PENALTY_MAX},
+        {"--frequency-penalty", BT_OPTION_FLOAT, &s->frequency_penalty, -BT_PENALTY_MAX,
+         BT_PENALTY_MAX},
+        {.name = "--logit-bias", .kind = BT_OPTION_TEXT, .value = &o->bias},
+        {.name = "--stop-ids", .kind = BT_OPTION_TEXT, .value = &o->stop_ids},
+        {"--min-tokens", BT_OPTION_U32, &s->min_tokens, 0, BT_CONTEXT_TOKENS_MAX},
+        {"--logprobs", BT_OPTION_U32, &o->logprobs, 0, BT_TOP_LOGPROBS_MAX},
         {.name = "--seed", .kind = BT_OPTION_U64, .value = &s->seed},
         {.name = "--ignore-eos", .kind = BT_OPTION_FLAG, .value = &o->generate.ignore_eos},
         {.name = "--kv-dtype", .kind = BT_OPTION_KV, .value = &c->kv_dtype},
@@ -98,6 +141,7 @@ static int parse_options(int argc, char **argv, options *o)
         {.name = "--json", .kind = BT_OPTION_FLAG, .value = &o->json},
     };
     int code = bt_options_parse(argc, argv, table, sizeof(table) / sizeof(table[0]));
+    if (code == BT_EXIT_OK) code = check_sampling(argv[0], o);
     return code != BT_EXIT_OK ? code : check_options(argv[0], o);
 }
 
@@ -123,7 +167,8 @@ static bt_status text_of(const options *o, const bt_cli_prompt *prompt, const bt
     bt_detok detok;
     bt_detok_init(&detok, prompt->tokenizer, BT_DETOK_CONTINUES);
     bool ended = is_eos(bt_model_config_of(prompt->model), tokens[count - 1].id);
-    if (ended && !o->generate.ignore_eos) count--;
+    bool stopped = bt_sampling_stops(&o->generate.sampling, tokens[count - 1].id);
+    if ((ended && !o->generate.ignore_eos) || stopped) count--;
     for (uint32_t i = 0; i < count; i++)
         out.bytes += bt_detok_push(&detok, tokens[i].id, out.data + out.bytes);
     out.bytes += bt_detok_flush(&detok, out.data + out.bytes);
@@ -136,13 +181,31 @@ static void print_ids(const bt_token *tokens, uint32_t count, const char *betwee
     for (uint32_t i = 0; i < count; i++) printf("%s%u", i ? between : "", tokens[i].id);
 }
 
-static void print_json(const bt_token *tokens, uint32_t count, const text *text)
+/* [{"id": 5, "logprob": -0.1, "top": [[5, -0.1], …]}, …] */
+static void print_logprobs(const bt_token *tokens, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const bt_token *token = &tokens[i];
+        printf("%s{\"id\": %u, \"logprob\": %.9g, \"top\": [", i ? ", " : "", token->id,
+               (double)token->logprob);
+        for (uint32_t k = 0; k < token->top_count; k++)
+            printf("%s[%u, %.9g]", k ? ", " : "", token->top[k].id, (double)token->top[k].logprob);
+        printf("]}");
+    }
+}
+
+static void print_json(const bt_token *tokens, uint32_t count, const text *text, bool logprobs)
 {
     json_t *string = text->data ? json_stringn(text->data, text->bytes) : json_null();
     printf("{\"ids\": [");
     print_ids(tokens, count, ", ");
     printf("], \"text\": ");
     json_dumpf(string, stdout, JSON_ENCODE_ANY);
+    if (logprobs) {
+        printf(", \"logprobs\": [");
+        print_logprobs(tokens, count);
+        printf("]");
+    }
     puts("}");
     json_decref(string);
 }
@@ -156,7 +219,7 @@ static bt_status print_result(const options *o, const bt_cli_prompt *prompt, con
         if (status != BT_OK) return status;
     }
     if (o->json) {
-        print_json(tokens, count, &text);
+        print_json(tokens, count, &text, o->generate.sampling.logprobs);
     } else if (text.data) {
         fwrite(text.data, 1, text.bytes, stdout);
         putchar('\n');
