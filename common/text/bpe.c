@@ -86,6 +86,14 @@ static bt_merge *merge_slot(const bt_bpe *bpe, uint64_t key)
     return &bpe->merges[slot];
 }
 
+static uint64_t *joint_slot(const bt_bpe *bpe, uint64_t joint)
+{
+    uint32_t slot = (uint32_t)mix(mix(bpe->seed, joint), bpe->seed) & (bpe->joint_slots - 1);
+    while (bpe->joints[slot] != 0 && bpe->joints[slot] != joint)
+        slot = (slot + 1) & (bpe->joint_slots - 1);
+    return &bpe->joints[slot];
+}
+
 /* ---- reading ---- */
 
 /* Checks every id and spelling and finds how much room they take. */
@@ -164,6 +172,18 @@ static bool split_merge(const json_t *merge, bt_token *ret_left, bt_token *ret_r
     return true;
 }
 
+/* What a merge joins, if it is characters; neither half is empty then. */
+static void add_joint(bt_token left, bt_token right, bt_bpe *bpe)
+{
+    uint32_t last = 0, first = 0, at = left.bytes;
+    while (at > 0 && ((uint8_t)left.text[--at] & 0xC0) == 0x80) continue;
+    if (bt_utf8_char(left.text + at, left.bytes - at, &last) == 0 ||
+        bt_utf8_char(right.text, right.bytes, &first) == 0)
+        return;
+    uint64_t joint = (uint64_t)last << 32 | first;
+    *joint_slot(bpe, joint) = joint;
+}
+
 static bt_status read_merge(const json_t *merge, uint32_t rank, bt_bpe *bpe, bt_err *err)
 {
     bt_token left, right;
@@ -182,6 +202,7 @@ static bt_status read_merge(const json_t *merge, uint32_t rank, bt_bpe *bpe, bt_
     if (whole_id == BT_ID_NONE)
         return BT_FAIL(err, BT_ERR_FORMAT, "merge %u has a token that is not in the vocabulary",
                        rank);
+    if (!bpe->byte_level) add_joint(left, right, bpe);
     uint64_t key = (uint64_t)left_id << 32 | right_id;
     *merge_slot(bpe, key) = (bt_merge){key, rank, whole_id};
     return BT_OK;
@@ -194,7 +215,9 @@ static bt_status read_merges(const json_t *merges, bt_bpe *bpe, bt_err *err)
                        BT_VOCAB_MAX);
     bpe->merge_slots = slots_for(json_array_size(merges));
     bpe->merges = malloc(bpe->merge_slots * sizeof(bpe->merges[0]));
-    if (bpe->merges == NULL)
+    bpe->joint_slots = bpe->byte_level ? 0 : bpe->merge_slots;
+    if (!bpe->byte_level) bpe->joints = calloc(bpe->joint_slots, sizeof(bpe->joints[0]));
+    if (bpe->merges == NULL || (!bpe->byte_level && bpe->joints == NULL))
         return BT_FAIL(err, BT_ERR_NO_MEMORY, "no memory for %zu merges", json_array_size(merges));
     for (uint32_t i = 0; i < bpe->merge_slots; i++) bpe->merges[i] = (bt_merge){0, 0, BT_ID_NONE};
     for (uint32_t i = 0; i < json_array_size(merges); i++) {
@@ -218,6 +241,8 @@ static void find_byte_ids(bt_bpe *bpe)
             spelling[4] = digits[byte & 15];
         }
         bpe->byte_ids[byte] = bt_bpe_find(bpe, spelling, bytes);
+        spelling[0] = (char)byte;
+        if (byte < 128) bpe->ascii_ids[byte] = bt_bpe_find(bpe, spelling, 1);
     }
 }
 
@@ -281,6 +306,7 @@ void bt_bpe_release(bt_bpe *bpe)
     free(bpe->tokens);
     free(bpe->names);
     free(bpe->merges);
+    free(bpe->joints);
     *bpe = (bt_bpe){0};
 }
 
@@ -376,6 +402,11 @@ static void merge_symbols(const bt_bpe *bpe, word_state *word)
     }
 }
 
+static uint32_t character_id(const bt_bpe *bpe, const char *text, size_t bytes)
+{
+    return bytes == 1 ? bpe->ascii_ids[(uint8_t)text[0]] : bt_bpe_find(bpe, text, bytes);
+}
+
 /* True if each byte of a character has its own token. */
 static bool falls_back(const bt_bpe *bpe, const char *text, unsigned bytes)
 {
@@ -395,7 +426,7 @@ static void split_symbols(const bt_bpe *bpe, const char *text, size_t bytes, wor
         size_t length = bpe->byte_level ? 1 : bt_utf8_char(text + at, bytes - at, &code);
         assert(length > 0);
         uint32_t id = bpe->byte_level ? bpe->byte_ids[(uint8_t)text[at]]
-                                      : bt_bpe_find(bpe, text + at, length);
+                                      : character_id(bpe, text + at, length);
         word->steps++;
         if (id != BT_ID_NONE) {
             if (waiting) add_symbol(word, bpe->unknown_id);
@@ -445,14 +476,9 @@ static bt_status encode_in(const bt_bpe *bpe, const char *text, size_t bytes, wo
     return status;
 }
 
-bt_status bt_bpe_encode(const bt_bpe *bpe, const char *word, size_t bytes, bt_tokens *tokens,
-                        bt_err *err)
+static bt_status encode_part(const bt_bpe *bpe, const char *word, size_t bytes, bt_tokens *tokens,
+                             bt_err *err)
 {
-    assert(bytes <= INT32_MAX / 4);
-    if (bpe->ignore_merges) {
-        uint32_t id = find_whole(bpe, word, bytes);
-        if (id != BT_ID_NONE) return add_id(tokens, id, err);
-    }
     if (bytes <= SHORT_WORD_SYMBOLS) {
         symbol symbols[SHORT_WORD_SYMBOLS];
         candidate heap[3 * SHORT_WORD_SYMBOLS];
@@ -470,5 +496,40 @@ bt_status bt_bpe_encode(const bt_bpe *bpe, const char *word, size_t bytes, bt_to
         status = encode_in(bpe, word, bytes, &state, tokens, err);
     free(state.symbols);
     free(state.heap);
+    return status;
+}
+
+/* Where the part ends that begins at `at`: before a character that no merge joins to the one before
+ * it, both being tokens (an unknown one may be fused with its neighbour). */
+static size_t part_end(const bt_bpe *bpe, const char *word, size_t bytes, size_t at)
+{
+    uint32_t before = 0, code = 0;
+    bool known_before = false;
+    for (size_t length; at < bytes; at += length) {
+        length = bt_utf8_char(word + at, bytes - at, &code);
+        assert(length > 0);
+        bool known = character_id(bpe, word + at, length) != BT_ID_NONE;
+        uint64_t joint = (uint64_t)before << 32 | code;
+        if (known && known_before && *joint_slot(bpe, joint) == 0) return at;
+        known_before = known;
+        before = code;
+    }
+    return bytes;
+}
+
+bt_status bt_bpe_encode(const bt_bpe *bpe, const char *word, size_t bytes, bt_tokens *tokens,
+                        bt_err *err)
+{
+    assert(bytes <= INT32_MAX / 4);
+    if (bpe->ignore_merges) {
+        uint32_t id = find_whole(bpe, word, bytes);
+        if (id != BT_ID_NONE) return add_id(tokens, id, err);
+    }
+    if (bpe->byte_level) return encode_part(bpe, word, bytes, tokens, err);
+    bt_status status = BT_OK;
+    for (size_t at = 0, end; at < bytes && status == BT_OK; at = end) {
+        end = part_end(bpe, word, bytes, at);
+        status = encode_part(bpe, word + at, end - at, tokens, err);
+    }
     return status;
 }

@@ -2,7 +2,10 @@
  *
  * COST    A word of n symbols takes O(n log n): a heap of candidate merges over a linked list of
  *         symbols, each merge pushing two candidates at most. No word is looked at twice.
- * HASH    Both tables are keyed with a random seed, so that a file cannot choose its collisions.
+ * CUT     Without a pre-tokenizer a word is a whole text. It is cut between two characters of the
+ *         vocabulary that no merge joins, that is, no merge's left half ends with the one where its
+ *         right half begins with the other: what is on the one side cannot change the other.
+ * HASH    All tables are keyed with a random seed, so that a file cannot choose its collisions.
  * QUIRK   As in Hugging Face, an unknown character that is waiting to be fused with the next one
  *         comes after byte-fallback tokens in between. */
 #ifndef BT_COMMON_TEXT_BPE_H
@@ -32,10 +35,13 @@ typedef struct {
     uint32_t name_slots;
     bt_merge *merges; /* hash table */
     uint32_t merge_slots;
+    uint64_t *joints; /* hash table of what merges join: last code point << 32 | first one */
+    uint32_t joint_slots;
     uint64_t seed;
     uint32_t token_bytes_max;
-    uint32_t byte_ids[256]; /* what a word of bytes, or a byte that falls back, begins as */
-    uint32_t unknown_id;    /* or BT_ID_NONE */
+    uint32_t byte_ids[256];  /* what a word of bytes, or a byte that falls back, begins as */
+    uint32_t ascii_ids[128]; /* of the tokens that are one such character */
+    uint32_t unknown_id;     /* or BT_ID_NONE */
     bool fuse_unknown;
     bool byte_fallback;
     bool ignore_merges;

@@ -718,18 +718,34 @@ static void test_work_is_linear_but_for_the_heap(void **state)
         "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true},",
         "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\"},",
         ("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":"
-         "\"\\u2581\"},\"added_tokens\":[{\"id\":99,\"content\":\"aaaaaaaaaaaaaaab\"}],"),
+         "\"\\u2581\"},\"added_tokens\":[{\"id\":99,\"content\":\"aaaaaaaaaaaaaaab\"},"
+         "{\"id\":98,\"content\":\"\\n\",\"lstrip\":true,\"rstrip\":true},"
+         "{\"id\":97,\"content\":\"1\",\"single_word\":true}],"),
+        ("\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"Sequence\","
+         "\"pretokenizers\":[" SPLIT(
+             GPT4("\\\\p{N}{1,3}"), "Isolated") ",{\"type\":\"ByteLevel\",\"use_regex\":false}]},"),
+        ("\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\"}," SPLIT(
+            TEKKEN, "MergedWithNext") ",{\"type\":\"Punctuation\"},{\"type\":\"ByteLevel\"}]},"),
+        "\"pre_tokenizer\":{\"type\":\"Whitespace\"},",
     };
-    static const char *const units[] = {"a", " ", "a ", " a", "\n ", "'", "'s", "\xE2\x96\x81"};
-    for (size_t o = 0; o < 4; o++) {
+    static const char *const units[] = {
+        "a",  " ",   "\n",  "\xE6\x97\xA5", "\xE2\x96\x81", "\xCC\x81", "\xC2\xA0", "a ",
+        " a", "\n ", " \n", "\r",           "\t",           "'",        "'s",       "1",
+        "1a", "a1",  "A",   "Aa",           "aA",           "!",        "!\n",      "/",
+        "x",
+    };
+    for (size_t o = 0; o < sizeof(others) / sizeof(others[0]); o++) {
         bt_tokenizer *tokenizer = make_doubling(others[o]);
         for (size_t u = 0; u < sizeof(units) / sizeof(units[0]); u++) {
-            size_t small = 1000, large = 500000;
+            size_t small = 1000, large = u < 3 ? 1000000 : 100000;
+            if (large * strlen(units[u]) > BT_TEXT_BYTES_MAX)
+                large = BT_TEXT_BYTES_MAX / strlen(units[u]);
             double per_small = (double)steps_of(tokenizer, units[u], small) / (double)small;
             double per_large = (double)steps_of(tokenizer, units[u], large) / (double)large;
-            /* log2(500,000 / 1,000) is 9: that many more levels of the heap, for at most 3 pushes
-             * and pops of each symbol. Anything quadratic would be 500 times more. */
-            if (per_large > per_small + 9 * 6 * (double)strlen(units[u]))
+            /* log2(1,000,000 / 1,000) is 10: that many more levels of the heap, for at most 3
+             * pushes and pops of each symbol. Anything quadratic would be 100 or
+             * 1,000 times more. */
+            if (per_large > per_small + 10 * 6 * (double)strlen(units[u]))
                 fail_msg("file %zu, '%s': %.1f steps each, then %.1f", o, units[u], per_small,
                          per_large);
         }
