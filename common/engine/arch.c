@@ -154,6 +154,19 @@ static bt_status bind_all(const bt_model *model, const bt_arch *arch, bt_weights
     return BT_OK;
 }
 
+/* What the kernels ask of shapes beyond what a config.json may say. */
+static bt_status check_shapes(const bt_model *model, bt_err *err)
+{
+    const bt_model_config *m = bt_model_config_of(model);
+    if (m->head_dim == 0 || m->head_dim % 8 != 0 || m->head_dim > BT_HEAD_DIM_MAX)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "%s: head_dim %u: allowed are multiples of 8 up to %u",
+                       bt_model_dir(model), m->head_dim, BT_HEAD_DIM_MAX);
+    if (m->kv_heads == 0 || m->q_heads % m->kv_heads != 0 || m->layers == 0 || m->vocab == 0)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "%s: %u query heads cannot share %u KV heads",
+                       bt_model_dir(model), m->q_heads, m->kv_heads);
+    return BT_OK;
+}
+
 bt_status bt_weights_bind(const bt_model *model, bt_weights *ret_weights, bt_err *err)
 {
     const bt_model_config *c = bt_model_config_of(model);
@@ -161,9 +174,11 @@ bt_status bt_weights_bind(const bt_model *model, bt_weights *ret_weights, bt_err
     if (!arch)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "%s: architecture %s is not supported",
                        bt_model_dir(model), c->architecture);
+    bt_status status = check_shapes(model, err);
+    if (status != BT_OK) return status;
     bt_weights weights = {.layers = calloc(c->layers, sizeof(bt_layer))};
     if (!weights.layers) return BT_FAIL(err, BT_ERR_NO_MEMORY, "table of %u layers", c->layers);
-    bt_status status = bind_all(model, arch, &weights, err);
+    status = bind_all(model, arch, &weights, err);
     if (status != BT_OK) {
         bt_weights_release(&weights);
         return status;

@@ -55,7 +55,8 @@ extern const unsigned bt_arch_count;
 
 /* Finds the model's row and every tensor it names, with its exact shape and a dtype the kernels
  * read (f32, f16, bf16). The tensors stay in the model's file mapping. Errors: ERR_ARGUMENT
- * (architecture or dtype we do not run), ERR_FORMAT (a tensor is missing or has another shape). */
+ * (architecture, head_dim or dtype we do not run), ERR_FORMAT (a tensor is missing or has another
+ * shape). */
 bt_status bt_weights_bind(const bt_model *model, bt_weights *ret_weights, bt_err *err);
 void bt_weights_release(bt_weights *weights);
 

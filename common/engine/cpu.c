@@ -629,19 +629,6 @@ static bt_status pack_weights(cpu *self, bt_err *err)
     return BT_OK;
 }
 
-/* What the kernels ask of shapes beyond what a config.json may say. */
-static bt_status check_shapes(const bt_model *model, bt_err *err)
-{
-    const bt_model_config *m = bt_model_config_of(model);
-    if (m->head_dim == 0 || m->head_dim % 8 != 0 || m->head_dim > BT_HEAD_DIM_MAX)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "%s: head_dim %u: allowed are multiples of 8 up to %u",
-                       bt_model_dir(model), m->head_dim, BT_HEAD_DIM_MAX);
-    if (m->kv_heads == 0 || m->q_heads % m->kv_heads != 0 || m->layers == 0 || m->vocab == 0)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "%s: %u query heads cannot share %u KV heads",
-                       bt_model_dir(model), m->q_heads, m->kv_heads);
-    return BT_OK;
-}
-
 static void cpu_destroy(void *arg)
 {
     cpu *self = arg;
@@ -658,14 +645,12 @@ static void cpu_destroy(void *arg)
 static bt_status create(const bt_model *model, const bt_engine_config *config,
                         const bt_kernels *kernels, void **ret_self, bt_err *err)
 {
-    bt_status status = check_shapes(model, err);
-    if (status != BT_OK) return status;
     cpu *self = calloc(1, sizeof(*self));
     if (!self) return BT_FAIL(err, BT_ERR_NO_MEMORY, "a cpu engine");
     self->model = *bt_model_config_of(model);
     self->config = *config;
     self->kernels = kernels;
-    status = bt_weights_bind(model, &self->weights, err);
+    bt_status status = bt_weights_bind(model, &self->weights, err);
     if (status == BT_OK)
         status = bt_team_create(config->threads ? config->threads : core_count(), &self->team, err);
     if (status == BT_OK) status = take_memory(self, err);

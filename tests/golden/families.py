@@ -12,6 +12,9 @@ WEIGHTS  come from counters, so that no checkpoint has to be stored. Element i o
          value rounded to nearest even.
 TOKENS   Token i of prompt p of a family is (the same generator, seed of "<family>/prompt <p>") modulo the vocabulary.
 """
+import json
+from pathlib import Path
+
 import numpy as np
 
 VOCAB = 96
@@ -166,3 +169,33 @@ POSITIONS = [0, 15, 16, 31, 32, 47, 69]
 
 def positions_of(count):
     return POSITIONS if count == PROMPT_TOKENS[-1] else [count - 1]
+
+
+def stored(family, tensor, shape, dtype):
+    """The tensor's bytes in a checkpoint of this dtype."""
+    values = weights(family, tensor, tuple(shape), dtype)
+    return (values.view(np.uint32) >> 16).astype(np.uint16).tobytes() if dtype == "bfloat16" else values.tobytes()
+
+
+def write_checkpoint(folder, reference, config):
+    """The recorded family's folder as save_pretrained wrote it: config.json, shards, index."""
+    folder, dtype = Path(folder), reference["dtype"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for number, file in enumerate(reference["files"]):
+        header, data = {}, b""
+        for name, info in reference["tensors"].items():
+            if info["shard"] == number:
+                raw = stored(reference["family"], name, info["shape"], dtype)
+                header[name] = {"dtype": "BF16" if dtype == "bfloat16" else "F32", "shape": info["shape"],
+                                "data_offsets": [len(data), len(data) + len(raw)]}
+                data += raw
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        (folder / file).write_bytes(len(text).to_bytes(8, "little") + text + data)
+    if len(reference["files"]) > 1:
+        places = {name: reference["files"][info["shard"]] for name, info in reference["tensors"].items()}
+        total = sum(len(stored(reference["family"], name, info["shape"], dtype))
+                    for name, info in reference["tensors"].items())
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from families import FAMILIES, GREEDY, PROMPT_TOKENS, positions_of, prompt, weights
+from families import FAMILIES, GREEDY, PROMPT_TOKENS, positions_of, prompt, stored, weights
 
 
 class Config:
@@ -204,11 +204,6 @@ def shapes(raw):
         if c.qk_norm:
             found[f"{at}.self_attn.q_norm.weight"] = found[f"{at}.self_attn.k_norm.weight"] = [c.head_dim]
     return found
-
-
-def stored(family, name, shape, dtype):
-    values = weights(family, name, tuple(shape), dtype)
-    return (values.view(np.uint32) >> 16).astype(np.uint16).tobytes() if dtype == "bfloat16" else values.tobytes()
 
 
 def record(family, out):
