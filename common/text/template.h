@@ -42,6 +42,9 @@ typedef struct {
 typedef struct {
     const json_t *trusted; /* the operator's: strings are not marked */
     const json_t *input;   /* the request's: strings are marked */
+    /* A member "role" of the input that is system, user, assistant, tool, developer or function is
+     * not marked: templates put it inside special tokens. */
+    bool roles;
 } bt_template_context;
 
 /* The caller's: zero it first, finish it last. render replaces what it held. */

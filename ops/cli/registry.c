@@ -7,6 +7,7 @@ extern const bt_cli_command bt_cli_tokenize;
 extern const bt_cli_command bt_cli_logits;
 extern const bt_cli_command bt_cli_model;
 extern const bt_cli_command bt_cli_ps;
+extern const bt_cli_command bt_cli_render;
 extern const bt_cli_command bt_cli_up;
 
 /* clang-format off */
@@ -17,6 +18,7 @@ const bt_cli_command *const bt_cli_commands[] = {
     &bt_cli_generate,
     &bt_cli_tokenize,
     &bt_cli_logits,
+    &bt_cli_render,
     &bt_cli_model,
     &bt_cli_keygen,
 };
