@@ -73,3 +73,25 @@ size_t bt_detok_flush(bt_detok *detok, char ret_text[BT_DETOK_BYTES_MAX])
     memcpy(ret_text, "\xEF\xBF\xBD", 3);
     return 3;
 }
+
+size_t bt_detok_clean_up(char *text, size_t bytes)
+{
+    static const char *const exchanges[][2] = {
+        {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+        {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+    };
+    for (size_t i = 0; i < sizeof(exchanges) / sizeof(exchanges[0]); i++) {
+        size_t from_bytes = strlen(exchanges[i][0]), to_bytes = strlen(exchanges[i][1]), out = 0;
+        for (size_t at = 0; at < bytes;) {
+            if (bytes - at >= from_bytes && memcmp(text + at, exchanges[i][0], from_bytes) == 0) {
+                memcpy(text + out, exchanges[i][1], to_bytes);
+                out += to_bytes;
+                at += from_bytes;
+            } else {
+                text[out++] = text[at++];
+            }
+        }
+        bytes = out;
+    }
+    return bytes;
+}

@@ -34,4 +34,10 @@ void bt_detok_init(bt_detok *detok, const bt_tokenizer *tokenizer, uint32_t flag
 size_t bt_detok_push(bt_detok *detok, uint32_t id, char ret_text[BT_DETOK_BYTES_MAX]);
 size_t bt_detok_flush(bt_detok *detok, char ret_text[BT_DETOK_BYTES_MAX]);
 
+/* What transformers does to a decoded text where tokenizer_config.json says
+ * clean_up_tokenization_spaces: takes the space before some English punctuation and contractions
+ * ("a ." -> "a."). Changes text, returns its bytes. Only for a whole text: served text is streamed,
+ * and is never cleaned up. */
+size_t bt_detok_clean_up(char *text, size_t bytes);
+
 #endif

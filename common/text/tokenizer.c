@@ -496,6 +496,12 @@ uint32_t bt_tokenizer_id(const bt_tokenizer *tok, const char *token, size_t byte
     return BT_ID_NONE;
 }
 
+const char *bt_tokenizer_spelling(const bt_tokenizer *tok, uint32_t id, size_t *ret_bytes)
+{
+    *ret_bytes = id < tok->vocab ? tok->entries[id].bytes : 0;
+    return id < tok->vocab ? tok->entries[id].text : NULL;
+}
+
 const char *bt_tokenizer_piece(const bt_tokenizer *tok, uint32_t id, size_t *ret_bytes)
 {
     *ret_bytes = 0;

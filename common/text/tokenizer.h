@@ -78,6 +78,9 @@ bool bt_tokenizer_special(const bt_tokenizer *tokenizer, uint32_t id);
 /* The id of a token as the file spells it ("<s>", "Ġthe"), or UINT32_MAX. */
 uint32_t bt_tokenizer_id(const bt_tokenizer *tokenizer, const char *token, size_t bytes);
 
+/* The token as the file spells it, which is UTF-8; NULL and 0 for an id without a token. */
+const char *bt_tokenizer_spelling(const bt_tokenizer *tokenizer, uint32_t id, size_t *ret_bytes);
+
 /* The bytes a token stands for, which need not be whole characters; NULL and 0 for an id without a
  * token. What holds for a whole text only (leading space, U+FFFD) is detok.h's work. */
 const char *bt_tokenizer_piece(const bt_tokenizer *tokenizer, uint32_t id, size_t *ret_bytes);

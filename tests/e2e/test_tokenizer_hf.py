@@ -13,7 +13,7 @@ import unicodedata
 
 import pytest
 
-from conftest import BIN, MODEL
+from conftest import BIN, MODEL, run_baton
 
 tokenizers = pytest.importorskip("tokenizers")
 from tokenizers import decoders, models, normalizers, pre_tokenizers as pre, processors, trainers  # noqa: E402
@@ -189,7 +189,7 @@ def baton(path, items, *options):
 
 
 def encode(path, texts, *options):
-    return [json.loads(line) for line in baton(path, texts, *options).splitlines()]
+    return [json.loads(line) for line in baton(path, texts, "--ids", *options).splitlines()]
 
 
 def decode(path, lists, *options):
@@ -244,3 +244,61 @@ def test_text_that_is_not_utf8_is_an_error(tmp_path):
                               capture_output=True, timeout=20, check=False)
         assert (done.returncode, done.stdout) == (1, b""), raw
         assert done.stderr == b"baton tokenize: the text is not valid UTF-8\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model folder that says to clean decoded text up, with a BOS token and one token of half a character."""
+    vocab = {"<s>": 0, "a": 1, "\u0120.": 2, "\u0120": 3, "\u00c3": 4, "\u00a9": 5, "\u010a": 6, ".": 7}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({
+        "model": {"type": "BPE", "vocab": vocab, "merges": ["\u0120 ."]}, "decoder": {"type": "ByteLevel"},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+        "added_tokens": [{"id": 0, "content": "<s>", "special": True, "normalized": False}],
+        "post_processor": {"type": "TemplateProcessing", "special_tokens": {"<s>": {"ids": [0]}},
+                           "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]}}))
+    (tmp_path / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": true}')
+    return tmp_path
+
+
+def tokenize(folder, *options, stdin=None):
+    done = run_baton("tokenize", "--model", folder, *options, stdin=stdin)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_what_tokenize_prints(folder):
+    assert tokenize(folder, "--text", "a \u00e9\n .") == (
+        "      0  '<s>'  special\n      1  'a'\n      3  ' '\n      4  '\\xc3'\n      5  '\\xa9'\n"
+        "      6  '\\n'\n      2  ' .'\n")
+    assert tokenize(folder, "--ids", stdin="a .") == "[0,1,2]\n"
+    assert tokenize(folder, "--ids", "--no-special", stdin="a .") == "[1,2]\n"
+    assert tokenize(folder, "--ids", "--no-special", "--text", "") == "[]\n"
+    assert json.loads(tokenize(folder, "--json", "--parse-special", stdin="<s>a .")) == {
+        "count": 4, "ids": [0, 0, 1, 2], "tokens": ["<s>", "<s>", "a", "\u0120."]}
+    assert tokenize(folder, "--decode", stdin="[0,1,2]") == "a."
+    assert run_baton("tokenize", "--tokenizer", folder / "tokenizer.json", "--decode", stdin="[0,1,2]").stdout == "a ."
+
+
+@pytest.mark.parametrize("options, says", [
+    ((), "--model DIR and --tokenizer FILE"),
+    (("--model", "x", "--tokenizer", "y"), "--model DIR and --tokenizer FILE"),
+    (("--model", "x", "--ids", "--json"), "one of --ids and --json"),
+    (("--model", "x", "--decode", "--text", "a"), "--text are not for it"),
+    (("--model", "x", "--zero", "--ids", "--text", "a"), "--zero is for texts on stdin"),
+    (("--model", "x", "--zero"), "--zero needs --ids or --json"),
+    (("--model", "x", "more"), "unknown argument 'more'"),
+])
+def test_wrong_use_of_tokenize(options, says):
+    done = run_baton("tokenize", *options, stdin="", check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and says in done.stderr
+
+
+def test_tokenize_says_what_is_wrong_with_its_files(folder):
+    for options, stdin, says in ((("--model", folder / "absent"), "", "absent/tokenizer.json: cannot open: No such file"),
+                                 (("--tokenizer", folder), "", "is not a regular file"),
+                                 (("--model", folder, "--decode"), "[99]", "an id that is not in the vocabulary"),
+                                 (("--model", folder, "--decode"), "{}", "not a JSON array of ids")):
+        done = run_baton("tokenize", *options, stdin=stdin, check=False)
+        assert done.returncode == 1 and done.stdout == "", done.stderr
+        assert done.stderr.count("\n") == 1 and says in done.stderr
