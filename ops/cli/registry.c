@@ -1,5 +1,6 @@
 #include "ops/cli/command.h"
 
+extern const bt_cli_command bt_cli_bench;
 extern const bt_cli_command bt_cli_doctor;
 extern const bt_cli_command bt_cli_generate;
 extern const bt_cli_command bt_cli_keygen;
@@ -15,6 +16,7 @@ const bt_cli_command *const bt_cli_commands[] = {
     &bt_cli_up,
     &bt_cli_ps,
     &bt_cli_doctor,
+    &bt_cli_bench,
     &bt_cli_generate,
     &bt_cli_tokenize,
     &bt_cli_logits,
