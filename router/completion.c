@@ -186,11 +186,12 @@ static void send_event(bt_completion *job, const bt_openai_choice *c)
     if (job->exchange == NULL || job->failed) return;
     begin_stream(job);
     const bt_openai_head head = head_of(job);
-    const bt_openai_usage usage = usage_of(job);
+    bool with_usage = c == NULL || job->request.continuous_usage;
+    bt_openai_usage usage;
+    if (with_usage) usage = usage_of(job);
     bt_json_raw(&job->pending, "data: ");
     bt_openai_begin(&job->pending, &head);
     if (c != NULL) bt_openai_add_choice(&job->pending, &head, c);
-    bool with_usage = c == NULL || job->request.continuous_usage;
     bt_openai_end(&job->pending, with_usage ? &usage : NULL, job->request.include_usage);
     bt_json_raw(&job->pending, "\n\n");
 }
@@ -493,6 +494,18 @@ static bt_status submit(bt_completion *job, uint32_t i, bt_err *err)
     return bt_router_core_submit(job->owner->core, &r, c->started_ns, err);
 }
 
+/* A chat that does not say how much it wants takes what the daemons have room for. */
+static void fit_default(bt_completion *job)
+{
+    bt_api_request *request = &job->request;
+    if (!request->max_tokens_default) return;
+    uint32_t prompt = request->prompts[0].token_count,
+             room = bt_router_core_room(job->owner->core, prompt);
+    uint32_t left = room > prompt ? room - prompt : 0;
+    if (left > 0 && left >= request->sampling.min_tokens && left < request->max_tokens)
+        request->max_tokens = left;
+}
+
 static void init_choice(bt_completion *job, uint32_t i)
 {
     choice *c = &job->choices[i];
@@ -519,6 +532,7 @@ static bt_completion *new_job(bt_completions *completions, bt_http_exchange *exc
     job->exchange = exchange;
     job->request = *request;
     job->request.sampling.bias = job->request.bias;
+    fit_default(job);
     job->created = time(NULL);
     uint8_t random[16];
     bt_random_bytes(random, sizeof(random));

@@ -9,13 +9,14 @@ typedef struct {
     char name[BT_NAME_BYTES_MAX];
     char model[BT_CONFIG_PATH_BYTES_MAX];
     char model_name[BT_NAME_BYTES_MAX];
+    char chat_template[BT_CONFIG_PATH_BYTES_MAX];
     char http_listen[64];
     char control_listen[128];
     char key_file[BT_CONFIG_PATH_BYTES_MAX];
     char keys_file[BT_CONFIG_PATH_BYTES_MAX];
     char policy[32];
     uint32_t requests_max, attempts_max, choices_max;
-    uint32_t context_tokens;
+    uint32_t context_tokens, chat_tokens;
     uint32_t connections_max;
     uint32_t log_level;
     uint64_t body_bytes_max;

@@ -1,6 +1,7 @@
 /* core.c - daemons, pairs and time of the router; requests are in attempts.c. */
 #include "router/core.h"
 
+#include "common/kv/probe.h"
 #include "router/state.h"
 
 #include <assert.h>
@@ -391,6 +392,32 @@ static pair_count count_pairs(const bt_router_core *core)
         }
     }
     return count;
+}
+
+/* Of D's pool, the KV of its probe is not to be had. */
+static uint32_t decode_room(const bt_router_daemon *decode)
+{
+    uint64_t pool = (uint64_t)decode->hello.pool_blocks * decode->hello.block_tokens;
+    uint32_t room = bt_router_daemon_capacity(decode);
+    if (pool == 0) return room; /* it does not say */
+    uint64_t free_pool = pool > BT_PROBE_TOKENS ? pool - BT_PROBE_TOKENS : 0;
+    return free_pool < room ? (uint32_t)free_pool : room;
+}
+
+uint32_t bt_router_core_room(const bt_router_core *core, uint32_t prompt_tokens)
+{
+    uint32_t room = 0;
+    for (uint32_t p = 0; p < BT_DAEMONS_MAX; p++) {
+        if (!is_up(core, p, BT_ROLE_PREFILL)) continue;
+        if (prompt_tokens > bt_router_daemon_capacity(&core->daemons[p])) continue;
+        for (uint32_t d = 0; d < BT_DAEMONS_MAX; d++) {
+            if (!is_up(core, d, BT_ROLE_DECODE)) continue;
+            if (bt_router_core_pair(core, p, d)->state != BT_PAIR_READY) continue;
+            uint32_t here = decode_room(&core->daemons[d]);
+            if (here > room) room = here;
+        }
+    }
+    return room;
 }
 
 bool bt_router_core_serving(const bt_router_core *core)

@@ -111,6 +111,9 @@ uint64_t bt_router_core_next_deadline(const bt_router_core *core);
 const bt_router_daemon *bt_router_core_daemon(const bt_router_core *core, uint32_t daemon);
 const bt_router_pair *bt_router_core_pair(const bt_router_core *core, uint32_t prefill,
                                           uint32_t decode);
+/* Tokens, prompt and output, that the roomiest ready pair can take for a prompt of so many; 0: none
+ * can. What it holds now does not count. */
+uint32_t bt_router_core_room(const bt_router_core *core, uint32_t prompt_tokens);
 /* At least one pair is ready / every pair of live daemons is decided. */
 bool bt_router_core_serving(const bt_router_core *core);
 bool bt_router_core_settled(const bt_router_core *core);

@@ -14,6 +14,7 @@
 #include "common/base/crypto.h"
 #include "common/base/sampling.h"
 #include "common/base/status.h"
+#include "common/text/chat.h"
 #include "common/text/detok.h"
 #include "common/text/stop.h"
 #include "common/text/tokenizer.h"
@@ -29,9 +30,12 @@
 
 typedef struct {
     const bt_tokenizer *tokenizer;
-    const char *model; /* the name we serve */
+    const bt_chat_template *chat; /* NULL: the model has none */
+    const char *model;            /* the name we serve */
     uint32_t vocab, context_tokens_max;
     uint32_t choices_max; /* of one request: prompts times n */
+    uint32_t
+        chat_tokens_default; /* output of a chat that does not say; 0: the rest of the context */
 } bt_request_context;
 
 typedef struct {
@@ -48,6 +52,8 @@ typedef struct {
     uint32_t prompt_count;
     uint32_t n; /* choices of each prompt */
     uint32_t max_tokens;
+    bool
+        max_tokens_default; /* of a chat that does not say: may be less where daemons have less room */
     bt_sampling sampling; /* its rows are bias */
     bt_logit_bias bias[BT_LOGIT_BIAS_MAX];
     bool seeded; /* the client gave a seed: choice i of a prompt has seed + i */
@@ -61,6 +67,8 @@ typedef struct {
 /* False with *ret_error filled. On success the request owns memory: bt_api_request_finish. */
 bool bt_completion_parse(const bt_request_context *context, const char *body, size_t bytes,
                          bt_api_request *ret_request, bt_api_error *ret_error);
+bool bt_chat_parse(const bt_request_context *context, const char *body, size_t bytes,
+                   bt_api_request *ret_request, bt_api_error *ret_error);
 void bt_api_request_finish(bt_api_request *request);
 
 typedef struct {
@@ -69,7 +77,7 @@ typedef struct {
     bool return_strings; /* "return_token_strs" */
 } bt_tokenize_request;
 
-/* {"prompt", "add_special_tokens"} to tokens. */
+/* {"prompt", "add_special_tokens"} or {"messages", …}, as chat has them, to tokens. */
 bool bt_tokenize_parse(const bt_request_context *context, const char *body, size_t bytes,
                        bt_tokenize_request *ret_request, bt_api_error *ret_error);
 /* {"tokens"} to text, to be freed. Special tokens are spelled. */

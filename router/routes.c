@@ -175,8 +175,8 @@ static bool check_type(const bt_http_request *http, bt_api_error *error)
     return false;
 }
 
-static void serve_completions(bt_router *router, bt_http_exchange *exchange,
-                              const bt_http_request *http)
+static void serve_request(bt_router *router, bt_http_exchange *exchange,
+                          const bt_http_request *http, bool chat)
 {
     bt_api_request request;
     bt_api_error error;
@@ -188,13 +188,26 @@ static void serve_completions(bt_router *router, bt_http_exchange *exchange,
                                .code = "draining",
                                .message = "shutting down"};
     }
-    if (ok &&
-        bt_completion_parse(&router->context, http->body, http->body_bytes, &request, &error)) {
-        bt_completion_start(&router->completions, exchange, &request);
-        bt_router_arm(router);
+    if (ok)
+        ok = (chat ? bt_chat_parse : bt_completion_parse)(&router->context, http->body,
+                                                          http->body_bytes, &request, &error);
+    if (!ok) {
+        bt_api_error_reply(exchange, &router->completions.json, &error);
         return;
     }
-    bt_api_error_reply(exchange, &router->completions.json, &error);
+    bt_completion_start(&router->completions, exchange, &request);
+    bt_router_arm(router);
+}
+
+static void serve_chat(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http)
+{
+    serve_request(router, exchange, http, true);
+}
+
+static void serve_completions(bt_router *router, bt_http_exchange *exchange,
+                              const bt_http_request *http)
+{
+    serve_request(router, exchange, http, false);
 }
 
 static void write_tokens(const bt_router *router, bt_json_out *json,
@@ -282,6 +295,7 @@ static const struct {
     const char *path, *method;
     void (*serve)(bt_router *router, bt_http_exchange *exchange, const bt_http_request *http);
 } routes[] = {
+    {"/v1/chat/completions", "POST", serve_chat},
     {"/v1/completions", "POST", serve_completions},
     {"/tokenize", "POST", serve_tokenize},
     {"/detokenize", "POST", serve_detokenize},

@@ -260,6 +260,10 @@ static bt_status open_model(bt_router *router, bt_err *err)
     status = bt_tokenizer_open(path, &router->tokenizer, err);
     if (status == BT_OK) status = bt_model_fingerprint(router->model, &router->fingerprint, err);
     if (status != BT_OK) return status;
+    status = o->chat_template[0] != '\0'
+                 ? bt_chat_template_open_file(o->chat_template, o->model, &router->chat, err)
+                 : bt_chat_template_open(o->model, &router->chat, err);
+    if (status != BT_OK) return status;
     const bt_model_config *model = bt_model_config_of(router->model);
     snprintf(router->model_name, sizeof(router->model_name), "%s",
              o->model_name[0] != '\0' ? o->model_name : bt_model_name(router->model));
@@ -271,6 +275,8 @@ static bt_status open_model(bt_router *router, bt_err *err)
     uint32_t context = o->context_tokens;
     router->context = (bt_request_context){
         .tokenizer = router->tokenizer,
+        .chat = router->chat,
+        .chat_tokens_default = o->chat_tokens,
         .model = router->model_name,
         .vocab = model->vocab,
         .choices_max = o->choices_max < o->requests_max ? o->choices_max : o->requests_max,
@@ -406,6 +412,7 @@ void bt_router_destroy(bt_router *router)
     bt_loop_timer_close(router->status);
     bt_loop_destroy(router->loop);
     bt_control_close(&router->control);
+    bt_chat_template_close(router->chat);
     bt_tokenizer_close(router->tokenizer);
     bt_model_close(router->model);
     bt_json_finish(&router->completions.json);

@@ -31,6 +31,7 @@ struct bt_router {
     bt_loop *loop;
     bt_model *model;
     bt_tokenizer *tokenizer;
+    bt_chat_template *chat; /* NULL: the model has none */
     char model_name[BT_NAME_BYTES_MAX];
     char fingerprint_text[16]; /* "fp_0011223344" */
     time_t created;            /* of the model, as the API has it: our start */

@@ -197,7 +197,7 @@ static bool take_stop_ids(const bt_request_context *context, const bt_fields *bo
 
 /* ---- how it is answered ---- */
 
-static bool take_switches(const bt_fields *body, bt_api_request *request)
+bool bt_take_switches(const bt_fields *body, bt_api_request *request)
 {
     bool skip_special = true;
     if (!bt_take_bool(body, "stream", &request->stream) ||
@@ -248,9 +248,8 @@ bool bt_take_common(const bt_request_context *context, const bt_fields *body,
                     bt_api_request *request)
 {
     return check_unsupported(body) && take_n(context, body, request) &&
-           take_sampling(context, body, request) && take_switches(body, request) &&
-           take_stop(body, request) && take_stop_ids(context, body, request) &&
-           take_salt(body, request);
+           take_sampling(context, body, request) && take_stop(body, request) &&
+           take_stop_ids(context, body, request) && take_salt(body, request);
 }
 
 bool bt_check_sizes(const bt_request_context *context, const bt_fields *body,

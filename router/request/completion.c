@@ -34,10 +34,10 @@ static bool add_prompt(const bt_request_context *context, const json_t *item,
     bool text = json_is_string(item);
     uint32_t capacity = context->context_tokens_max;
     bt_token_list list;
-    bt_status status =
-        text ? bt_prompt_of_text(context, json_string_value(item), json_string_length(item), 0,
-                                 capacity, "prompt", &list, error)
-             : bt_prompt_of_ids(context, item, capacity, "prompt", &list, error);
+    const bt_prompt_source source = {
+        .text = json_string_value(item), .bytes = json_string_length(item), .param = "prompt"};
+    bt_status status = text ? bt_prompt_of_text(context, &source, capacity, &list, error)
+                            : bt_prompt_of_ids(context, item, capacity, "prompt", &list, error);
     if (status == BT_ERR_LIMIT)
         return bt_too_long(context, text ? capacity + 1 : json_array_size(item),
                            request->max_tokens, "prompt", error);
@@ -99,6 +99,7 @@ bool bt_completion_parse(const bt_request_context *context, const char *body, si
     if (!bt_body_parse(body, bytes, &root, ret_error)) return false;
     const bt_fields fields = {root, "", ret_error};
     bool ok = bt_take_model(context, &fields, true) && take_own(&fields, ret_request) &&
+              bt_take_switches(&fields, ret_request) &&
               bt_take_common(context, &fields, ret_request) &&
               take_prompts(context, &fields, ret_request) &&
               bt_check_sizes(context, &fields, ret_request);

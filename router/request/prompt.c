@@ -37,21 +37,22 @@ static bt_status check_ids(const bt_request_context *context, const bt_tokens *t
     return BT_OK;
 }
 
-bt_status bt_prompt_of_text(const bt_request_context *context, const char *text, size_t bytes,
-                            uint32_t flags, uint32_t capacity, const char *param,
-                            bt_token_list *ret_list, bt_api_error *error)
+bt_status bt_prompt_of_text(const bt_request_context *context, const bt_prompt_source *source,
+                            uint32_t capacity, bt_token_list *ret_list, bt_api_error *error)
 {
     bt_tokens tokens = {.ids = malloc(((size_t)capacity + 1) * sizeof(uint32_t)),
                         .capacity = capacity};
     if (tokens.ids == NULL) return no_memory(error);
     bt_err err;
-    bt_status status = bt_tokenizer_encode(context->tokenizer, text, bytes, flags, &tokens, &err);
+    bt_status status =
+        bt_tokenizer_encode_marked(context->tokenizer, source->text, source->bytes, source->plain,
+                                   source->plain_count, source->flags, &tokens, &err);
     if (status == BT_OK)
-        status = check_ids(context, &tokens, param, error);
+        status = check_ids(context, &tokens, source->param, error);
     else if (status == BT_ERR_NO_MEMORY)
         no_memory(error);
     else
-        bt_api_refuse(error, param, "%s", err.message);
+        bt_api_refuse(error, source->param, "%s", err.message);
     if (status != BT_OK) {
         free(tokens.ids);
         return status;

@@ -16,15 +16,18 @@ static uint32_t capacity_of(size_t text_bytes)
 static bool take_prompt(const bt_request_context *context, const bt_fields *body,
                         bt_token_list *ret_list)
 {
-    const char *text = NULL;
-    size_t bytes = 0;
+    bt_prompt_source source = {.param = "prompt"};
     bool special = true;
-    if (!bt_take_text(body, "prompt", &text, &bytes) ||
+    if (!bt_take_text(body, "prompt", &source.text, &source.bytes) ||
         !bt_take_bool(body, "add_special_tokens", &special))
         return false;
-    if (text == NULL) return bt_api_refuse(body->error, "prompt", "you must provide a prompt");
-    return bt_prompt_of_text(context, text, bytes, special ? 0 : BT_ENCODE_BARE, capacity_of(bytes),
-                             "prompt", ret_list, body->error) == BT_OK;
+    source.flags = special ? 0 : BT_ENCODE_BARE;
+    if (source.text != NULL)
+        return bt_prompt_of_text(context, &source, capacity_of(source.bytes), ret_list,
+                                 body->error) == BT_OK;
+    if (bt_field(body, "messages") == NULL)
+        return bt_api_refuse(body->error, "prompt", "you must provide a prompt or messages");
+    return bt_prompt_of_chat(context, body, capacity_of(BT_TEXT_BYTES_MAX), ret_list) == BT_OK;
 }
 
 bool bt_tokenize_parse(const bt_request_context *context, const char *body, size_t bytes,

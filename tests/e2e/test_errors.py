@@ -310,7 +310,7 @@ def test_openai_client(shared_fleet):
 # ---- HTTP ----
 
 @pytest.mark.parametrize("method, path, status", [
-    ("GET", "/", 404), ("POST", "/v1/chat/completions", 404), ("GET", "/v1/models/other", 404),
+    ("GET", "/", 404), ("POST", "/v1/embeddings", 404), ("GET", "/v1/chat/completions", 405), ("GET", "/v1/models/other", 404),
     ("GET", "/v1/completions", 405), ("DELETE", "/v1/models", 405), ("POST", "/health", 405), ("PUT", "/metrics", 405),
 ])
 def test_no_such_path_or_method(shared_fleet, method, path, status):

@@ -168,6 +168,21 @@ def test_stop_token_ids(client, shared_fleet):
     assert kept["text"] == shared_fleet.complete(PROMPT, max_tokens=first + 1)[0]["text"]
 
 
+def test_min_tokens(client, shared_fleet):
+    """Before so many tokens no stop string is looked for, nor may EOS or a stop token come."""
+    plain, _ = shared_fleet.complete(PROMPT, max_tokens=24)
+    early, late = plain["text"][:6], plain["text"][-9:-4]
+    assert early not in plain["text"][1:]
+    choice, _ = shared_fleet.complete(PROMPT, max_tokens=24, stop=[early], min_tokens=8)
+    assert (choice["text"], choice["finish_reason"]) == (plain["text"], "length")
+    choice, usage = shared_fleet.complete(PROMPT, max_tokens=24, stop=[early, late], min_tokens=8)
+    assert choice["text"] == plain["text"][:plain["text"].index(late)] and usage["completion_tokens"] >= 8
+    bias = {"1": 100}
+    assert shared_fleet.complete(PROMPT, max_tokens=24, logit_bias=bias)[1]["completion_tokens"] == 1
+    choice, usage = shared_fleet.complete(PROMPT, max_tokens=24, logit_bias=bias, min_tokens=9)
+    assert usage["completion_tokens"] == 10 and choice["token_ids"][-1] == 1 and 1 not in choice["token_ids"][:-1]
+
+
 # ---- echo ----
 
 def test_echo(client, shared_fleet):

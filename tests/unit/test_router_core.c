@@ -115,6 +115,17 @@ static uint64_t incarnation_of(const fixture *f, uint32_t daemon)
     return bt_router_core_daemon(f->core, daemon)->hello.incarnation;
 }
 
+static void hello_of_pool(fixture *f, uint32_t daemon, uint32_t pool_blocks)
+{
+    bt_msg msg = {.kind = BT_MSG_HELLO};
+    msg.hello.proto_major = BT_PROTO_MAJOR;
+    msg.hello.role = is_prefill(daemon) ? BT_ROLE_PREFILL : BT_ROLE_DECODE;
+    msg.hello.incarnation = daemon;
+    msg.hello.block_tokens = 16;
+    msg.hello.pool_blocks = pool_blocks;
+    bt_router_core_message(f->core, daemon, &msg, f->now_ns);
+}
+
 static void hello_of_minor(fixture *f, uint32_t daemon, uint64_t incarnation, uint32_t minor)
 {
     bt_msg msg = {.kind = BT_MSG_HELLO};
@@ -1249,6 +1260,31 @@ static void policies_in_the_core(void **state)
     }
 }
 
+/* The roomiest ready pair whose P takes the prompt; D's probe has 64 tokens of its pool. */
+static void room_of_the_fleet(void **state)
+{
+    (void)state;
+    bt_router_config config = base_config();
+    fixture *f = make(&config);
+    assert_int_equal(bt_router_core_room(f->core, 1), 0);
+    hello_of_pool(f, P0, 10); /* 160 tokens */
+    hello_of_pool(f, P1, 2);
+    hello_of_pool(f, D0, 8);   /* 128 - 64 */
+    hello_of_pool(f, D1, 100); /* 1,600 - 64 */
+    assert_int_equal(bt_router_core_room(f->core, 1), 0);
+    pair_status_from(f, P0, D0, true);
+    assert_int_equal(bt_router_core_room(f->core, 1), 64);
+    pair_status_from(f, P1, D1, true);
+    assert_int_equal(bt_router_core_room(f->core, 32), 1536);
+    assert_int_equal(bt_router_core_room(f->core, 33), 64); /* P1 cannot take it */
+    assert_int_equal(bt_router_core_room(f->core, 161), 0);
+    pair_status_from(f, P0, D1, true);
+    assert_int_equal(bt_router_core_room(f->core, 160), 1536);
+    bt_router_core_daemon_lost(f->core, D1, f->now_ns);
+    assert_int_equal(bt_router_core_room(f->core, 1), 64);
+    drop(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1295,6 +1331,7 @@ int main(void)
         cmocka_unit_test(policy_suite),
         cmocka_unit_test(least_loaded),
         cmocka_unit_test(policies_in_the_core),
+        cmocka_unit_test(room_of_the_fleet),
     };
     return cmocka_run_group_tests_name("router_core", tests, NULL, NULL);
 }
