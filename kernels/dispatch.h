@@ -17,9 +17,9 @@
 #include <stdbool.h>
 
 typedef struct {
-    const char *name;        /* "avx512", "avx2", "ref" */
+    const char *name;        /* "amx", "avx512", "avx2", "ref" */
     bool (*supported)(void); /* by the CPU this runs on */
-    const bt_linear_ops *linear;
+    const bt_linear_ops *linear[BT_COMPUTE_COUNT];
     bt_matmul_fn *matmul;
     bt_rmsnorm_fn *rmsnorm;
     bt_swiglu_fn *swiglu;

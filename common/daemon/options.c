@@ -2,6 +2,7 @@
 
 #include "common/daemon/listen.h"
 
+const char *const bt_compute_choices[] = {"f32", "bf16", "int8", NULL};
 const char *const bt_kv_dtype_choices[] = {"auto", "f32", "bf16", "fp8", "int8", NULL};
 const char *const bt_wire_dtype_choices[] = {"auto", "raw", "f32", "bf16", "fp8", "int8", NULL};
 

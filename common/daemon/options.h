@@ -25,6 +25,7 @@ typedef struct {
     char net_devices[64];
     char trace_file[BT_CONFIG_PATH_BYTES_MAX];
     uint32_t kv_dtype; /* index into bt_kv_dtype_choices */
+    uint32_t compute;  /* bt_compute */
     uint32_t block_size;
     uint32_t pool_tokens;
     uint32_t context_tokens;
@@ -36,6 +37,7 @@ typedef struct {
 } bt_worker_options;
 
 extern const char *const bt_kv_dtype_choices[];   /* auto, f32, bf16, fp8, int8 */
+extern const char *const bt_compute_choices[];    /* in the order of bt_compute */
 extern const char *const bt_wire_dtype_choices[]; /* auto, raw, f32, bf16, fp8, int8 */
 
 #define BT_WORKER_FIELD(field) BT_CONFIG_FIELD(bt_worker_options, field)
@@ -67,6 +69,9 @@ extern const char *const bt_wire_dtype_choices[]; /* auto, raw, f32, bf16, fp8, 
      .doc = "Append the moments of each handoff to this file (JSON lines); empty: do not."},                           \
     {section, "kv_dtype", BT_CONFIG_ENUM, BT_WORKER_FIELD(kv_dtype), .default_text = "auto",                           \
      .choices = bt_kv_dtype_choices, .doc = "What the KV pool stores; auto: f32 for F32 weights, else bf16."},         \
+    {section, "compute", BT_CONFIG_ENUM, BT_WORKER_FIELD(compute), .default_text = "f32",                               \
+     .choices = bt_compute_choices,                                                                                    \
+     .doc = "What matrix products are computed in: f32 (weights as the checkpoint has them), bf16, int8."},            \
     {section, "block_size", BT_CONFIG_U32, BT_WORKER_FIELD(block_size), .default_text = "16", .min = 16, .max = 64,    \
      .doc = "Tokens of a KV block: 16, 32 or 64."},                                                                    \
     {section, "pool_tokens", BT_CONFIG_U32, BT_WORKER_FIELD(pool_tokens), .default_text = "32768", .min = 256,         \

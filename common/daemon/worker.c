@@ -133,12 +133,27 @@ static bt_status open_engine(bt_worker *worker, bt_err *err)
                                .batch_tokens_max = o->batch_tokens > o->batch_seqs ? o->batch_tokens
                                                                                    : o->batch_seqs,
                                .context_tokens_max = o->context_tokens,
-                               .threads = o->threads};
+                               .threads = o->threads,
+                               .compute = (bt_compute)o->compute};
     status = bt_engine_create(worker->model, &config, &worker->engine, err);
     if (status != BT_OK) return status;
     status = bt_loop_wake_open(worker->loop, on_engine_wake, worker, &worker->engine_wake, err);
     if (status == BT_OK) bt_engine_on_wake(worker->engine, wake_loop, worker->engine_wake);
     return status;
+}
+
+/* KV is named by what computed it: the weights, and the compute if it rounds them. */
+static bt_status digest_weights(bt_worker *worker, bt_sha256 *ret_digest, bt_err *err)
+{
+    bt_status status = bt_model_weights_digest(worker->model, ret_digest, err);
+    if (status != BT_OK || worker->options->compute == BT_COMPUTE_F32) return status;
+    const char *name = bt_compute_names[worker->options->compute];
+    bt_sha256_stream stream;
+    bt_sha256_start(&stream);
+    bt_sha256_add(&stream, ret_digest->bytes, sizeof(ret_digest->bytes));
+    bt_sha256_add(&stream, name, strlen(name));
+    bt_sha256_end(&stream, ret_digest);
+    return BT_OK;
 }
 
 static bt_status fill_hello(bt_worker *worker, bt_err *err)
@@ -175,7 +190,7 @@ static bt_status fill_hello(bt_worker *worker, bt_err *err)
     hello->process_pid = self.pid;
     bt_status status = bt_model_fingerprint(worker->model, &hello->fingerprint, err);
     if (status != BT_OK) return status;
-    return bt_model_weights_digest(worker->model, &hello->weights_digest, err);
+    return digest_weights(worker, &hello->weights_digest, err);
 }
 
 void bt_worker_send_peer(bt_xfer_peer *peer, const bt_seal *seal, const char *name,

@@ -61,6 +61,7 @@ typedef struct {
     uint8_t *panels; /* of all of them */
     size_t panels_bytes;
     const bt_kernels *kernels;
+    const bt_linear_ops *linear; /* of the kernels, for config.compute */
     bt_team *team;
     bt_kv_view kv;
     size_t kv_bytes;
@@ -105,16 +106,19 @@ static void pack_chunk(void *arg, uint32_t chunk, uint32_t worker)
     (void)worker;
     const pack_job *job = arg;
     uint32_t first = chunk * job->chunk_tiles;
-    job->self->kernels->linear->pack_x(job->x, job->x_stride, job->rows, job->k, first,
-                                       min_u32(first + job->chunk_tiles, job->tiles),
-                                       job->self->packed_x);
+    job->self->linear->pack_x(job->x, job->x_stride, job->rows, job->k, first,
+                              min_u32(first + job->chunk_tiles, job->tiles), job->self->packed_x);
 }
 
 /* Rows of k, side by side, into packed_x: what the next matrices take. */
 static void pack_x(cpu *self, const float *x, uint32_t rows, uint32_t k)
 {
-    pack_job job = {
-        .self = self, .x = x, .x_stride = k, .rows = rows, .k = k, .tiles = bt_linear_tiles(rows)};
+    pack_job job = {.self = self,
+                    .x = x,
+                    .x_stride = k,
+                    .rows = rows,
+                    .k = k,
+                    .tiles = bt_linear_tiles(self->linear, rows)};
     uint64_t chunks = (uint64_t)rows * k / PACK_ELEMENTS_MIN + 1;
     job.chunk_tiles = (uint32_t)((job.tiles + chunks - 1) / chunks);
     bt_team_run(self->team, pack_chunk, &job, (job.tiles + job.chunk_tiles - 1) / job.chunk_tiles);
@@ -147,9 +151,8 @@ static void linear_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
     const linear_job *job = arg;
     uint32_t first = chunk * job->chunk_panels;
-    job->self->kernels->linear->run(&job->op, first,
-                                    min_u32(first + job->chunk_panels, job->panels),
-                                    scratch_of(job->self, worker));
+    job->self->linear->run(&job->op, first, min_u32(first + job->chunk_panels, job->panels),
+                           scratch_of(job->self, worker));
 }
 
 /* y = packed_x * w for rows rows. */
@@ -332,8 +335,8 @@ static void gate_up_chunk(void *arg, uint32_t chunk, uint32_t worker)
     uint32_t end = min_u32(first + job->chunk_panels, job->panels);
     uint32_t column = first * BT_LINEAR_PANEL;
     uint32_t columns_end = min_u32(end * BT_LINEAR_PANEL, job->gate.w->n);
-    kernels->linear->run(&job->gate, first, end, scratch_of(job->self, worker));
-    kernels->linear->run(&job->up, first, end, scratch_of(job->self, worker));
+    job->self->linear->run(&job->gate, first, end, scratch_of(job->self, worker));
+    job->self->linear->run(&job->up, first, end, scratch_of(job->self, worker));
     add_bias(job->self, &t[BT_LAYER_GATE_BIAS], job->gate.y, rows, column, columns_end);
     add_bias(job->self, &t[BT_LAYER_UP_BIAS], job->up.y, rows, column, columns_end);
     kernels->swiglu(&job->swiglu, column, columns_end);
@@ -495,7 +498,8 @@ static void carve(cpu *self, bt_arena *arena)
     self->up = BT_ARENA_NEW(arena, float, rows * m->mlp);
     size_t widest = m->hidden > m->mlp ? m->hidden : m->mlp;
     if (widest < (size_t)m->q_heads * m->head_dim) widest = (size_t)m->q_heads * m->head_dim;
-    self->packed_x = bt_arena_take(arena, rows * widest, sizeof(float));
+    self->packed_x =
+        bt_arena_take(arena, 1, self->linear->x_bytes((uint32_t)rows, (uint32_t)widest));
     self->query_blocks =
         BT_ARENA_NEW(arena, query_block, rows / BT_ATTENTION_QUERIES_MAX + seqs + 1);
     self->sampled = BT_ARENA_NEW(arena, uint32_t, seqs);
@@ -574,7 +578,7 @@ static void pack_weights_chunk(void *arg, uint32_t chunk, uint32_t worker)
 }
 
 /* Shape and dtype of a matrix, and its panels at *at, where the next begin; base of NULL only
- * measures. Tensors of several dtypes meet in f32. */
+ * measures. Tensors of several dtypes meet in f32, unless it is computed in less. */
 static void take_matrix(cpu *self, const matrix *matrix, uint8_t *base, size_t *at)
 {
     bt_linear_weights *w = matrix->w;
@@ -584,6 +588,7 @@ static void take_matrix(cpu *self, const matrix *matrix, uint8_t *base, size_t *
         w->n += (uint32_t)matrix->tensors[t]->shape[0];
         if (matrix->tensors[t]->dtype != w->dtype) w->dtype = BT_DTYPE_F32;
     }
+    w->dtype = bt_linear_dtype(self->config.compute, w->dtype);
     if (base) {
         weights_job job = {.matrix = matrix, .panels = base + *at};
         w->panels = job.panels;
@@ -650,6 +655,7 @@ static bt_status create(const bt_model *model, const bt_engine_config *config,
     self->model = *bt_model_config_of(model);
     self->config = *config;
     self->kernels = kernels;
+    self->linear = kernels->linear[config->compute];
     bt_status status = bt_weights_bind(model, &self->weights, err);
     if (status == BT_OK)
         status = bt_team_create(config->threads ? config->threads : core_count(), &self->team, err);
@@ -667,7 +673,12 @@ static bt_status create(const bt_model *model, const bt_engine_config *config,
 static bt_status cpu_create(const bt_model *model, const bt_engine_config *config, void **ret_self,
                             bt_err *err)
 {
-    return create(model, config, bt_kernels_best(), ret_self, err);
+    const char *name = config->kernels;
+    const bt_kernels *kernels = name ? bt_kernels_find(name) : bt_kernels_best();
+    if (!kernels)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "this CPU cannot run kernels '%s', or there are none",
+                       name);
+    return create(model, config, kernels, ret_self, err);
 }
 
 static bt_status cpu_ref_create(const bt_model *model, const bt_engine_config *config,

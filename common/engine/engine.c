@@ -128,6 +128,8 @@ static bt_status complete_config(const bt_backend *backend, const bt_model_confi
     if (config->batch_tokens_max < 1 || config->batch_tokens_max > BATCH_TOKENS_MAX)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "batches of %u tokens: allowed are 1 to %u",
                        config->batch_tokens_max, BATCH_TOKENS_MAX);
+    if ((unsigned)config->compute >= BT_COMPUTE_COUNT)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "there is no compute %d", (int)config->compute);
     if (config->pool_blocks < 1)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "a KV pool needs at least one block");
     return BT_OK;

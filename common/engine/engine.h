@@ -23,6 +23,7 @@
 #include "common/kv/wire.h"
 #include "common/weights/model.h"
 #include "kernels/kv.h"
+#include "kernels/linear/linear.h"
 
 typedef struct bt_engine bt_engine;
 
@@ -35,6 +36,8 @@ typedef struct {
     uint32_t batch_tokens_max;
     uint32_t context_tokens_max; /* 0 = the model's */
     uint32_t threads;            /* 0 = one for each core */
+    bt_compute compute;          /* of matrix products; weights are held in what it needs */
+    const char *kernels;         /* cpu: a row of kernels/dispatch.h; NULL = the best that runs */
 } bt_engine_config;
 
 typedef struct {

@@ -50,6 +50,8 @@ static bt_status create_engine(const bt_model *model, const bt_generator_config 
         .batch_tokens_max = chunk,
         .context_tokens_max = context,
         .threads = config->threads,
+        .compute = config->compute,
+        .kernels = config->kernels,
     };
     return bt_engine_create(model, &engine_config, ret_engine, err);
 }

@@ -16,6 +16,8 @@
 
 typedef struct {
     const char *backend;         /* NULL = "cpu" */
+    const char *kernels;         /* as in bt_engine_config */
+    bt_compute compute;          /* of both engines */
     bt_dtype kv_dtype;           /* of the engine that decodes; NONE = the backend's default */
     uint32_t block_tokens;       /* of the same */
     uint32_t threads;            /* of each engine; 0 = one for each core */

@@ -7,46 +7,36 @@
 
 #define AHEAD_BYTES 2048u
 
-typedef struct {
-    __m256 even, odd;
-} pair;
-
-/* Columns [8 eighth, +8) of one panel, k and k + 1; w is at an even k. */
-BT_INLINE pair load_pair(bt_dtype dtype, const uint8_t *w, uint32_t eighth)
+/* Columns [8 eighth, +8) of one panel, k + odd; w is at an even k. */
+BT_INLINE __m256 load_columns(bt_dtype dtype, const uint8_t *w, uint32_t eighth, uint32_t odd)
 {
-    if (dtype == BT_DTYPE_F32) {
-        const float *at = (const float *)w + eighth * 8;
-        return (pair){_mm256_load_ps(at), _mm256_load_ps(at + BT_LINEAR_PANEL)};
-    }
-    if (dtype == BT_DTYPE_F16) {
-        const __m128i *at = (const __m128i *)w + eighth;
-        return (pair){_mm256_cvtph_ps(_mm_load_si128(at)), _mm256_cvtph_ps(_mm_load_si128(at + 4))};
-    }
+    if (dtype == BT_DTYPE_F32)
+        return _mm256_load_ps((const float *)w + odd * BT_LINEAR_PANEL + eighth * 8);
+    if (dtype == BT_DTYPE_F16)
+        return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)w + odd * 4 + eighth));
     __m256i words = _mm256_load_si256((const __m256i *)w + eighth);
-    return (pair){
-        _mm256_castsi256_ps(_mm256_slli_epi32(words, 16)),
-        _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000u)))};
+    return _mm256_castsi256_ps(odd ? _mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000u))
+                                   : _mm256_slli_epi32(words, 16));
 }
 
-/* One k alone: the last of an odd number. */
-BT_INLINE __m256 load_last(bt_dtype dtype, const uint8_t *w, uint32_t eighth)
+/* room: [rows][vectors][8], the sums of this block from column 8 eighth on. */
+static void put(const linear_tile *t, uint32_t first_row, uint32_t rows, uint32_t eighth,
+                uint32_t vectors, const float *room)
 {
-    if (dtype == BT_DTYPE_F32) return _mm256_load_ps((const float *)w + eighth * 8);
-    if (dtype == BT_DTYPE_F16) return _mm256_cvtph_ps(_mm_load_si128((const __m128i *)w + eighth));
-    return load_pair(dtype, w, eighth).even;
-}
-
-BT_INLINE void store(const linear_tile *t, float *y, uint32_t column, __m256 sum)
-{
-    if (column >= t->columns) return;
-    uint32_t left = t->columns - column;
-    if (left >= 8) {
-        if (t->add) sum = _mm256_add_ps(_mm256_loadu_ps(y + column), sum);
-        _mm256_storeu_ps(y + column, sum);
-        return;
+    for (uint32_t i = 0; i < rows; i++) {
+        float *y = t->y + (size_t)(first_row + i) * t->y_stride;
+        for (uint32_t c = 0; c < vectors && (eighth + c) * 8 < t->columns; c++) {
+            uint32_t column = (eighth + c) * 8, left = t->columns - column;
+            __m256 sum = _mm256_load_ps(room + (i * vectors + c) * 8);
+            if (left >= 8) {
+                if (t->add) sum = _mm256_add_ps(_mm256_loadu_ps(y + column), sum);
+                _mm256_storeu_ps(y + column, sum);
+                continue;
+            }
+            if (t->add) sum = _mm256_add_ps(load_tail(BT_DTYPE_F32, y, column, left), sum);
+            store_tail(y + column, sum, left);
+        }
     }
-    if (t->add) sum = _mm256_add_ps(load_tail(BT_DTYPE_F32, y, column, left), sum);
-    store_tail(y + column, sum, left);
 }
 
 /* `vectors` of 8 columns from column 8 eighth on, which may run into the next panels; all but
@@ -67,33 +57,32 @@ BT_INLINE void tile(const linear_tile *t, bt_dtype dtype, uint32_t first_row, ui
             _mm_prefetch((const char *)w[1] + AHEAD_BYTES, _MM_HINT_T0);
             _mm_prefetch((const char *)w[1] + AHEAD_BYTES + 64, _MM_HINT_T0);
         }
-        pair at[8];
-        for (uint32_t c = 0; c < vectors; c++) at[c] = load_pair(dtype, w[c / 4], (eighth + c) % 4);
-        for (uint32_t i = 0; i < rows; i++) {
-            __m256 value = _mm256_broadcast_ss(x + i);
+        for (uint32_t odd = 0; odd < 2; odd++, x += t->step) {
+            __m256 at[8];
             for (uint32_t c = 0; c < vectors; c++)
-                sum[i][c] = _mm256_fmadd_ps(value, at[c].even, sum[i][c]);
+                at[c] = load_columns(dtype, w[c / 4], (eighth + c) % 4, odd);
+            for (uint32_t i = 0; i < rows; i++) {
+                __m256 value = _mm256_broadcast_ss(x + i);
+                for (uint32_t c = 0; c < vectors; c++)
+                    sum[i][c] = _mm256_fmadd_ps(value, at[c], sum[i][c]);
+            }
         }
-        x += t->step;
-        for (uint32_t i = 0; i < rows; i++) {
-            __m256 value = _mm256_broadcast_ss(x + i);
-            for (uint32_t c = 0; c < vectors; c++)
-                sum[i][c] = _mm256_fmadd_ps(value, at[c].odd, sum[i][c]);
-        }
-        x += t->step;
         w[0] += 2 * k_bytes;
         w[1] += 2 * k_bytes;
     }
     if (t->count % 2) {
         for (uint32_t c = 0; c < vectors; c++) {
-            __m256 last = load_last(dtype, w[c / 4], (eighth + c) % 4);
+            __m256 last = load_columns(dtype, w[c / 4], (eighth + c) % 4, 0);
             for (uint32_t i = 0; i < rows; i++)
                 sum[i][c] = _mm256_fmadd_ps(_mm256_broadcast_ss(x + i), last, sum[i][c]);
         }
     }
+    /* A loop small enough to be unrolled: gcc 12 keeps sums in memory that a larger one names. */
+    _Alignas(32) float room[12 * 8];
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t c = 0; c < vectors; c++)
-            store(t, t->y + (size_t)(first_row + i) * t->y_stride, (eighth + c) * 8, sum[i][c]);
+            _mm256_store_ps(room + (i * vectors + c) * 8, sum[i][c]);
+    put(t, first_row, rows, eighth, vectors, room);
 }
 
 /* Rows [first_row, +rows) of one panel. */
@@ -156,14 +145,13 @@ BT_INLINE void widen(bt_dtype dtype, const uint8_t *w, uint32_t count, float *re
 {
     for (uint32_t l = 0; l + 2 <= count; l += 2, w += 128, ret += 2 * BT_LINEAR_PANEL) {
         for (uint32_t eighth = 0; eighth < 4; eighth++) {
-            pair at = load_pair(dtype, w, eighth);
-            _mm256_store_ps(ret + eighth * 8, at.even);
-            _mm256_store_ps(ret + BT_LINEAR_PANEL + eighth * 8, at.odd);
+            _mm256_store_ps(ret + eighth * 8, load_columns(dtype, w, eighth, 0));
+            _mm256_store_ps(ret + BT_LINEAR_PANEL + eighth * 8, load_columns(dtype, w, eighth, 1));
         }
     }
     if (count % 2)
         for (uint32_t eighth = 0; eighth < 4; eighth++)
-            _mm256_store_ps(ret + eighth * 8, load_last(dtype, w, eighth));
+            _mm256_store_ps(ret + eighth * 8, load_columns(dtype, w, eighth, 0));
 }
 
 static void widen_f16(const uint8_t *w, uint32_t count, float *ret)
@@ -189,37 +177,5 @@ static void run(const bt_linear *op, uint32_t first, uint32_t end, void *scratch
     }
 }
 
-/* Four rows by four k at a time. */
-BT_INLINE void pack_rows4(const float *x, uint32_t x_stride, uint32_t k, uint32_t rows, float *ret)
-{
-    uint32_t l = 0;
-    for (; l + 4 <= k; l += 4) {
-        __m128 r0 = _mm_loadu_ps(x + l), r1 = _mm_loadu_ps(x + x_stride + l);
-        __m128 r2 = _mm_loadu_ps(x + 2 * (size_t)x_stride + l);
-        __m128 r3 = _mm_loadu_ps(x + 3 * (size_t)x_stride + l);
-        _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-        float *at = ret + (size_t)l * rows;
-        _mm_storeu_ps(at, r0);
-        _mm_storeu_ps(at + rows, r1);
-        _mm_storeu_ps(at + 2 * (size_t)rows, r2);
-        _mm_storeu_ps(at + 3 * (size_t)rows, r3);
-    }
-    for (; l < k; l++)
-        for (uint32_t i = 0; i < 4; i++) ret[(size_t)l * rows + i] = x[(size_t)i * x_stride + l];
-}
-
-void bt_linear_pack_x(const float *x, uint32_t x_stride, uint32_t m, uint32_t k, uint32_t first,
-                      uint32_t end, void *ret_x)
-{
-    for (uint32_t tile = first; tile < end; tile++) {
-        uint32_t row = tile * BT_LINEAR_TILE, rows = linear_min(m - row, BT_LINEAR_TILE), i = 0;
-        float *at = (float *)ret_x + (size_t)row * k;
-        for (; i + 4 <= rows; i += 4)
-            pack_rows4(x + (size_t)(row + i) * x_stride, x_stride, k, rows, at + i);
-        for (; i < rows; i++)
-            for (uint32_t l = 0; l < k; l++)
-                at[(size_t)l * rows + i] = x[(size_t)(row + i) * x_stride + l];
-    }
-}
-
-const bt_linear_ops bt_linear_avx2 = {.pack_x = bt_linear_pack_x, .run = run};
+const bt_linear_ops bt_linear_avx2 = {
+    .tile_rows = BT_LINEAR_TILE, .x_bytes = linear_x_bytes, .pack_x = linear_pack_x, .run = run};

@@ -40,14 +40,19 @@ INLINE __m512 load_last(bt_dtype dtype, const uint8_t *w, uint32_t half)
     return load_pair(dtype, w, half).even;
 }
 
-INLINE void store(const linear_tile *t, float *y, uint32_t vector, __m512 sum)
+/* room: [rows][panels][32], the sums of this block. */
+static void put(const linear_tile *t, uint32_t panels, const float *room)
 {
-    uint32_t column = vector * 16;
-    if (column >= t->columns) return;
-    uint32_t left = t->columns - column;
-    __mmask16 mask = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
-    if (t->add) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y + column), sum);
-    _mm512_mask_storeu_ps(y + column, mask, sum);
+    for (uint32_t i = 0; i < t->rows; i++, room += panels * BT_LINEAR_PANEL) {
+        float *y = t->y + (size_t)i * t->y_stride;
+        for (uint32_t column = 0; column < t->columns; column += 16) {
+            uint32_t left = t->columns - column;
+            __mmask16 mask = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
+            __m512 sum = _mm512_load_ps(room + column);
+            if (t->add) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y + column), sum);
+            _mm512_mask_storeu_ps(y + column, mask, sum);
+        }
+    }
 }
 
 /* rows, panels and dtype are constants at each use, 2 rows panels <= 24. */
@@ -90,14 +95,17 @@ INLINE void tile(const linear_tile *t, bt_dtype dtype, uint32_t rows, uint32_t p
                 sum[i][c] = _mm512_fmadd_ps(_mm512_set1_ps(x[i]), last, sum[i][c]);
         }
     }
+    /* A loop small enough to be unrolled: gcc 12 keeps sums in memory that a larger one names. */
+    _Alignas(64) float room[24 * 16];
     for (uint32_t i = 0; i < rows; i++)
         for (uint32_t c = 0; c < 2 * panels; c++)
-            store(t, t->y + (size_t)i * t->y_stride, c, sum[i][c]);
+            _mm512_store_ps(room + (i * 2 * panels + c) * 16, sum[i][c]);
+    put(t, panels, room);
 }
 
 static uint32_t panels_of(uint32_t rows)
 {
-    return rows <= 3 ? 4 : rows <= 6 ? 2 : 1;
+    return rows <= 2 ? 4 : rows <= 6 ? 2 : 1;
 }
 
 /* panels at once if they are there, else one by one. */
@@ -121,7 +129,7 @@ INLINE void tile_rows(const linear_tile *t, bt_dtype dtype)
     switch (t->rows) {
     case 1: tiles(t, dtype, 1, 4); return;
     case 2: tiles(t, dtype, 2, 4); return;
-    case 3: tiles(t, dtype, 3, 4); return;
+    case 3: tiles(t, dtype, 3, 2); return;
     case 4: tiles(t, dtype, 4, 2); return;
     case 5: tiles(t, dtype, 5, 2); return;
     case 6: tiles(t, dtype, 6, 2); return;
@@ -187,4 +195,5 @@ static void run(const bt_linear *op, uint32_t first, uint32_t end, void *scratch
     }
 }
 
-const bt_linear_ops bt_linear_avx512 = {.pack_x = bt_linear_pack_x, .run = run};
+const bt_linear_ops bt_linear_avx512 = {
+    .tile_rows = BT_LINEAR_TILE, .x_bytes = linear_x_bytes, .pack_x = linear_pack_x, .run = run};

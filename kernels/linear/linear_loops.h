@@ -6,13 +6,17 @@
  * MANY  Blocks of 240 rows and 256 k of x stay in the second-level cache while every panel passes;
  *       a panel's block is widened once into scratch, which stays in the first-level cache while
  *       the tiles pass. y is read and written once for each 256 k.
- * Neither changes a sum: see VALUES in linear.h. */
+ * Neither changes a sum: see VALUES in linear.h.
+ *
+ * X     Tiles of 12 rows: [k][tile's rows] f32, tile t at x + 12 t k. The last tile is as wide as it
+ *       has rows, so one row alone is itself. */
 #ifndef BT_KERNELS_LINEAR_LINEAR_LOOPS_H
 #define BT_KERNELS_LINEAR_LINEAR_LOOPS_H
 
 #include "kernels/linear/linear.h"
 
 #include <assert.h>
+#include <immintrin.h>
 
 #define LINEAR_ROWS_BLOCK (20u * BT_LINEAR_TILE)
 
@@ -41,6 +45,45 @@ typedef struct {
 static inline uint32_t linear_min(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
+}
+
+static inline size_t linear_x_bytes(uint32_t m, uint32_t k)
+{
+    return (size_t)m * k * sizeof(float);
+}
+
+/* Four rows by four k at a time. */
+static inline void linear_pack_rows4(const float *x, uint32_t x_stride, uint32_t k, uint32_t rows,
+                                     float *ret)
+{
+    uint32_t l = 0;
+    for (; l + 4 <= k; l += 4) {
+        __m128 r0 = _mm_loadu_ps(x + l), r1 = _mm_loadu_ps(x + x_stride + l);
+        __m128 r2 = _mm_loadu_ps(x + 2 * (size_t)x_stride + l);
+        __m128 r3 = _mm_loadu_ps(x + 3 * (size_t)x_stride + l);
+        _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+        float *at = ret + (size_t)l * rows;
+        _mm_storeu_ps(at, r0);
+        _mm_storeu_ps(at + rows, r1);
+        _mm_storeu_ps(at + 2 * (size_t)rows, r2);
+        _mm_storeu_ps(at + 3 * (size_t)rows, r3);
+    }
+    for (; l < k; l++)
+        for (uint32_t i = 0; i < 4; i++) ret[(size_t)l * rows + i] = x[(size_t)i * x_stride + l];
+}
+
+static inline void linear_pack_x(const float *x, uint32_t x_stride, uint32_t m, uint32_t k,
+                                 uint32_t first, uint32_t end, void *ret_x)
+{
+    for (uint32_t tile = first; tile < end; tile++) {
+        uint32_t row = tile * BT_LINEAR_TILE, rows = linear_min(m - row, BT_LINEAR_TILE), i = 0;
+        float *at = (float *)ret_x + (size_t)row * k;
+        for (; i + 4 <= rows; i += 4)
+            linear_pack_rows4(x + (size_t)(row + i) * x_stride, x_stride, k, rows, at + i);
+        for (; i < rows; i++)
+            for (uint32_t l = 0; l < k; l++)
+                at[(size_t)l * rows + i] = x[(size_t)(row + i) * x_stride + l];
+    }
 }
 
 /* Bytes of one k of a panel: a block begins at an even k. */

@@ -5,6 +5,11 @@
 
 #include <assert.h>
 
+static size_t x_bytes(uint32_t m, uint32_t k)
+{
+    return (size_t)m * k * sizeof(float);
+}
+
 static void pack_x(const float *x, uint32_t x_stride, uint32_t m, uint32_t k, uint32_t first,
                    uint32_t end, void *ret_x)
 {
@@ -49,4 +54,5 @@ static void run(const bt_linear *op, uint32_t first, uint32_t end, void *scratch
     }
 }
 
-const bt_linear_ops bt_linear_ref = {.pack_x = pack_x, .run = run};
+const bt_linear_ops bt_linear_ref = {
+    .tile_rows = BT_LINEAR_TILE, .x_bytes = x_bytes, .pack_x = pack_x, .run = run};

@@ -51,6 +51,7 @@ static const char help[] =
     "                            int8 (default: what the decode pool stores)\n"
     "  --block-size B            tokens of a KV block: 16 (default), 32, 64\n"
     "  --prefill-block-size B    the same for the prompt's engine (default: as --block-size)\n"
+    "  --compute T               of matrix products: f32 (default), bf16, int8\n"
     "  --threads N               of each engine (default: one for each core)\n"
     "  --json                    print {\"ids\": [...], \"text\": \"...\"}\n\n"
     "ids are the generated tokens, the end-of-sequence or stop token included if it ended them; "
@@ -137,6 +138,7 @@ static int parse_options(int argc, char **argv, options *o)
         {.name = "--wire", .kind = BT_OPTION_TEXT, .value = &o->wire},
         {"--block-size", BT_OPTION_U32, &c->block_tokens, 16, 64},
         {"--prefill-block-size", BT_OPTION_U32, &c->prefill_block_tokens, 16, 64},
+        {.name = "--compute", .kind = BT_OPTION_COMPUTE, .value = &c->compute},
         {"--threads", BT_OPTION_U32, &c->threads, 1, 256},
         {.name = "--json", .kind = BT_OPTION_FLAG, .value = &o->json},
     };

@@ -15,6 +15,7 @@ static const char help[] =
     "  --ids 1,2,3      token ids of the prompt, or\n"
     "  --prompt TEXT    its text\n"
     "  --kv-dtype T     KV pool: f32, bf16, fp8, int8 (default: f32 for f32 weights, else bf16)\n"
+    "  --compute T      of matrix products: f32, bf16, int8 (default: f32)\n"
     "  --threads N      (default: one for each core)\n";
 
 typedef struct {
@@ -31,6 +32,7 @@ static int parse_options(int argc, char **argv, options *o)
         {.name = "--prompt", .kind = BT_OPTION_TEXT, .value = &o->prompt},
         {.name = "--ids", .kind = BT_OPTION_TEXT, .value = &o->ids},
         {.name = "--kv-dtype", .kind = BT_OPTION_KV, .value = &o->config.kv_dtype},
+        {.name = "--compute", .kind = BT_OPTION_COMPUTE, .value = &o->config.compute},
         {"--threads", BT_OPTION_U32, &o->config.threads, 1, 256},
     };
     int code = bt_options_parse(argc, argv, table, sizeof(table) / sizeof(table[0]));

@@ -2,6 +2,7 @@
 
 #include "common/base/dtype.h"
 #include "common/base/parse.h"
+#include "kernels/linear/linear.h"
 #include "ops/cli/command.h"
 
 #include <stdarg.h>
@@ -70,6 +71,13 @@ static bool read_value(const bt_option *option, const char *text)
         if (dtype == BT_DTYPE_NONE || dtype == BT_DTYPE_F16) return false;
         *(bt_dtype *)option->value = dtype;
         return true;
+    case BT_OPTION_COMPUTE:
+        for (int compute = 0; compute < BT_COMPUTE_COUNT; compute++) {
+            if (strcmp(text, bt_compute_names[compute]) != 0) continue;
+            *(bt_compute *)option->value = (bt_compute)compute;
+            return true;
+        }
+        return false;
     }
     return false;
 }

@@ -18,6 +18,7 @@ typedef enum {
     BT_OPTION_DOUBLE,   /* double in [min, max] */
     BT_OPTION_DURATION, /* uint64_t in ns: "10s", "250ms" */
     BT_OPTION_KV,       /* bt_dtype of a KV pool or the wire: f32, bf16, fp8, int8 */
+    BT_OPTION_COMPUTE,  /* bt_compute: f32, bf16, int8 */
 } bt_option_kind;
 
 #define BT_OPTION_TEXTS_MAX 64u

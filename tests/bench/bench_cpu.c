@@ -3,6 +3,7 @@
  *   gemv  one row of x (decode): GB/s of weights read, and beside it a loop that only reads the
  *         same bytes on the same threads. A footprint of 24 MiB is beyond second-level caches and
  *         within a large third; one of 1 GiB comes from memory unless the last cache is larger.
+ *         int8 weights have scales of f32 among them, which count as bytes read.
  *   gemm  many rows (prefill): GFLOP/s, packing of x included, and beside it sgemm of OpenBLAS on
  *         the same f32 operands and threads, which packs both operands in each call as BLAS does.
  *         OpenBLAS is told to use the same instructions (OPENBLAS_CORETYPE, Haswell for avx2).
@@ -112,8 +113,9 @@ static void read_all(const bench *b, const void *data, size_t bytes)
 typedef struct {
     const bench *b;
     const float *x;
-    float *packed;
+    void *packed;
     const bt_linear *op;
+    const bt_linear_ops *ops;
     uint32_t x_stride, chunk_panels, panels, chunk_tiles;
 } linear_job;
 
@@ -121,10 +123,9 @@ static void pack_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
     (void)worker;
     const linear_job *job = arg;
-    uint32_t first = chunk * job->chunk_tiles, tiles = bt_linear_tiles(job->op->m);
+    uint32_t first = chunk * job->chunk_tiles, tiles = bt_linear_tiles(job->ops, job->op->m);
     uint32_t end = first + job->chunk_tiles < tiles ? first + job->chunk_tiles : tiles;
-    job->b->kernels->linear->pack_x(job->x, job->x_stride, job->op->m, job->op->w->k, first, end,
-                                    job->packed);
+    job->ops->pack_x(job->x, job->x_stride, job->op->m, job->op->w->k, first, end, job->packed);
 }
 
 static void linear_chunk(void *arg, uint32_t chunk, uint32_t worker)
@@ -133,19 +134,21 @@ static void linear_chunk(void *arg, uint32_t chunk, uint32_t worker)
     uint32_t first = chunk * job->chunk_panels;
     uint32_t end =
         first + job->chunk_panels < job->panels ? first + job->chunk_panels : job->panels;
-    job->b->kernels->linear->run(job->op, first, end,
-                                 (uint8_t *)job->b->scratch + worker * BT_LINEAR_SCRATCH_BYTES);
+    job->ops->run(job->op, first, end,
+                  (uint8_t *)job->b->scratch + worker * BT_LINEAR_SCRATCH_BYTES);
 }
 
-static void linear_all(const bench *b, const float *x, float *packed, const bt_linear *op)
+static void linear_all(const bench *b, bt_compute compute, const float *x, void *packed,
+                       const bt_linear *op)
 {
     linear_job job = {.b = b,
                       .x = x,
                       .packed = packed,
                       .op = op,
+                      .ops = b->kernels->linear[compute],
                       .x_stride = op->w->k,
                       .panels = bt_linear_panels(op->w->n)};
-    uint32_t tiles = bt_linear_tiles(op->m), chunks = b->threads * CHUNKS_PER_THREAD;
+    uint32_t tiles = bt_linear_tiles(job.ops, op->m), chunks = b->threads * CHUNKS_PER_THREAD;
     job.chunk_tiles = (tiles + chunks - 1) / chunks;
     bt_team_run(b->team, pack_chunk, &job, (tiles + job.chunk_tiles - 1) / job.chunk_tiles);
     job.chunk_panels = ((job.panels + chunks - 1) / chunks + 3) & ~3u;
@@ -169,11 +172,14 @@ static void fill_panels(void *panels, bt_dtype dtype, size_t bytes)
                bytes - at < sizeof(halves) ? bytes - at : sizeof(halves));
 }
 
-static void bench_gemv(const bench *b, bt_dtype dtype, uint32_t n, uint32_t k, size_t footprint)
+static void bench_gemv(const bench *b, bt_compute compute, bt_dtype dtype, uint32_t n, uint32_t k,
+                       size_t footprint)
 {
     size_t bytes = bt_linear_bytes(dtype, n, k), copies = (footprint + bytes - 1) / bytes;
     uint8_t *panels = map_bytes(copies * bytes);
-    float *x = map_bytes(k * sizeof(float)), *packed = map_bytes(bt_linear_x_bytes(1, k));
+    float *x = map_bytes(k * sizeof(float));
+    size_t packed_bytes = b->kernels->linear[compute]->x_bytes(1, k);
+    void *packed = map_bytes(packed_bytes);
     float *y = map_bytes(n * sizeof(float));
     fill_panels(panels, dtype, copies * bytes);
     for (uint32_t l = 0; l < k; l++) x[l] = 1.0f / (float)(l + 1);
@@ -188,30 +194,33 @@ static void bench_gemv(const bench *b, bt_dtype dtype, uint32_t n, uint32_t k, s
             for (size_t copy = 0; copy < copies; copy++) {
                 const bt_linear_weights w = {panels + copy * bytes, dtype, n, k};
                 const bt_linear op = {.w = &w, .x = packed, .y = y, .m = 1, .y_stride = n};
-                linear_all(b, x, packed, &op);
+                linear_all(b, compute, x, packed, &op);
             }
         }
         keep_best(&ours, seconds_since(start) / passes);
     }
     double gb = (double)(copies * bytes) * 1e-9;
-    printf("%-6s gemv %-4s n %6u k %5u  %5zu MiB  %6.1f GB/s  reading %6.1f  %3.0f %%\n",
-           b->kernels->name, bt_dtype_name(dtype), n, k, copies * bytes >> 20, gb / ours,
-           gb / reading, 100 * reading / ours);
+    printf("%-6s gemv %-4s x %-4s n %6u k %5u  %5zu MiB  %6.1f GB/s  reading %6.1f  %3.0f %%\n",
+           b->kernels->name, bt_compute_names[compute], bt_dtype_name(dtype), n, k,
+           copies * bytes >> 20, gb / ours, gb / reading, 100 * reading / ours);
     munmap(panels, copies * bytes);
     munmap(x, k * sizeof(float));
-    munmap(packed, bt_linear_x_bytes(1, k));
+    munmap(packed, packed_bytes);
     munmap(y, n * sizeof(float));
 }
 
 /* --- gemm --- */
 
-static void bench_gemm(const bench *b, bt_dtype dtype, uint32_t m, uint32_t n, uint32_t k)
+static void bench_gemm(const bench *b, bt_compute compute, bt_dtype dtype, uint32_t m, uint32_t n,
+                       uint32_t k)
 {
     size_t bytes = bt_linear_bytes(dtype, n, k), rows_bytes = (size_t)n * k * sizeof(float);
     size_t x_bytes = (size_t)m * k * sizeof(float), y_bytes = (size_t)m * n * sizeof(float);
     uint8_t *panels = map_bytes(bytes);
     float *rows = map_bytes(rows_bytes), *x = map_bytes(x_bytes);
-    float *packed = map_bytes(bt_linear_x_bytes(m, k)), *y = map_bytes(y_bytes);
+    size_t packed_bytes = b->kernels->linear[compute]->x_bytes(m, k);
+    void *packed = map_bytes(packed_bytes);
+    float *y = map_bytes(y_bytes);
     fill_panels(panels, dtype, bytes);
     bt_rng rng;
     bt_rng_init(&rng, 2);
@@ -223,7 +232,7 @@ static void bench_gemm(const bench *b, bt_dtype dtype, uint32_t m, uint32_t n, u
     int passes = 1 + (int)(2e9 / flops);
     for (int round = 0; round < b->rounds; round++) {
         uint64_t start = bt_monotonic_ns();
-        for (int pass = 0; pass < passes; pass++) linear_all(b, x, packed, &op);
+        for (int pass = 0; pass < passes; pass++) linear_all(b, compute, x, packed, &op);
         keep_best(&ours, seconds_since(start) / passes);
         if (!b->sgemm) continue;
         start = bt_monotonic_ns();
@@ -232,14 +241,14 @@ static void bench_gemm(const bench *b, bt_dtype dtype, uint32_t m, uint32_t n, u
                      (int)n);
         keep_best(&blas, seconds_since(start) / passes);
     }
-    printf("%-6s gemm %-4s m %4u n %6u k %5u  %7.1f GFLOP/s", b->kernels->name,
-           bt_dtype_name(dtype), m, n, k, flops / ours * 1e-9);
+    printf("%-6s gemm %-4s x %-4s m %4u n %6u k %5u  %7.1f GFLOP/s", b->kernels->name,
+           bt_compute_names[compute], bt_dtype_name(dtype), m, n, k, flops / ours * 1e-9);
     if (b->sgemm) printf("  sgemm %7.1f  %4.0f %%", flops / blas * 1e-9, 100 * blas / ours);
     printf("\n");
     munmap(panels, bytes);
     munmap(rows, rows_bytes);
     munmap(x, x_bytes);
-    munmap(packed, bt_linear_x_bytes(m, k));
+    munmap(packed, packed_bytes);
     munmap(y, y_bytes);
 }
 
@@ -271,7 +280,13 @@ static void bench_row(const options *o, const bt_kernels *kernels)
 {
     static const uint32_t shapes[][2] = {{512, 256},   {256, 768},    {4096, 256}, {3072, 2048},
                                          {2048, 2048}, {16384, 2048}, {2048, 8192}};
-    static const bt_dtype dtypes[] = {BT_DTYPE_BF16, BT_DTYPE_F32};
+    static const struct {
+        bt_compute compute;
+        bt_dtype dtype;
+    } kinds[] = {{BT_COMPUTE_F32, BT_DTYPE_BF16},
+                 {BT_COMPUTE_F32, BT_DTYPE_F32},
+                 {BT_COMPUTE_BF16, BT_DTYPE_BF16},
+                 {BT_COMPUTE_INT8, BT_DTYPE_INT8}};
     static const uint32_t rows[] = {64, 256, 1000};
     bench b = {.kernels = kernels, .threads = o->threads, .rounds = o->quick ? 4 : 12};
     bt_err err;
@@ -281,16 +296,18 @@ static void bench_row(const options *o, const bt_kernels *kernels)
     }
     b.scratch = map_bytes(o->threads * BT_LINEAR_SCRATCH_BYTES);
     b.sgemm = open_blas(o, kernels->name);
-    for (size_t d = 0; d < 2; d++) {
+    for (size_t d = 0; d < 4; d++) {
         for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
-            bench_gemv(&b, dtypes[d], shapes[s][0], shapes[s][1], CACHE_BYTES);
-        bench_gemv(&b, dtypes[d], 16384, 2048, MEMORY_BYTES);
-        bench_gemv(&b, dtypes[d], 2048, 8192, MEMORY_BYTES);
+            bench_gemv(&b, kinds[d].compute, kinds[d].dtype, shapes[s][0], shapes[s][1],
+                       CACHE_BYTES);
+        bench_gemv(&b, kinds[d].compute, kinds[d].dtype, 16384, 2048, MEMORY_BYTES);
+        bench_gemv(&b, kinds[d].compute, kinds[d].dtype, 2048, 8192, MEMORY_BYTES);
     }
-    for (size_t d = 0; d < 2; d++)
+    for (size_t d = 0; d < 4; d++)
         for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
             for (size_t r = 0; r < 3; r++)
-                bench_gemm(&b, dtypes[1 - d], rows[r], shapes[s][0], shapes[s][1]);
+                bench_gemm(&b, kinds[d].compute, kinds[d].dtype, rows[r], shapes[s][0],
+                           shapes[s][1]);
     bt_team_destroy(b.team);
 }
 

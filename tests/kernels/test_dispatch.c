@@ -13,7 +13,9 @@ static void test_rows_are_complete_and_found_by_name(void **state)
     (void)state;
     for (unsigned i = 0; i < bt_kernels_row_count; i++) {
         const bt_kernels *row = bt_kernels_rows[i];
-        assert_true(row->linear && row->matmul && row->rmsnorm && row->swiglu && row->attention);
+        for (int c = 0; c < BT_COMPUTE_COUNT; c++) assert_non_null(row->linear[c]);
+        assert_true(row->matmul && row->rmsnorm && row->swiglu && row->attention && row->bias &&
+                    row->sample);
         assert_ptr_equal(bt_kernels_find(row->name), row->supported() ? row : NULL);
     }
     assert_null(bt_kernels_find("abacus"));

@@ -29,13 +29,24 @@ static void pack_all(fixture *f, bt_dtype from)
     bt_linear_pack(f->panels, f->w.dtype, f->w.k, 0, f->rows, from, f->w.n, half, panels);
 }
 
-static fixture fixture_make(bt_rng *rng, bt_dtype from, bt_dtype dtype, uint32_t m, uint32_t n,
-                            uint32_t k)
+/* The most that any row of the table packs m rows into. */
+static size_t x_bytes(bt_compute compute, uint32_t m, uint32_t k)
+{
+    size_t most = 0;
+    for (unsigned v = 0; v < bt_kernels_row_count; v++) {
+        const bt_linear_ops *ops = bt_kernels_rows[v]->linear[compute];
+        if (ops && ops->x_bytes(m, k) > most) most = ops->x_bytes(m, k);
+    }
+    return most;
+}
+
+static fixture fixture_make(bt_rng *rng, bt_compute compute, bt_dtype from, bt_dtype dtype,
+                            uint32_t m, uint32_t n, uint32_t k)
 {
     fixture f = {.x = random_floats(rng, (size_t)m * k),
                  .y = random_floats(rng, (size_t)m * n),
                  .panels = aligned(bt_linear_bytes(dtype, n, k)),
-                 .packed_x = aligned(bt_linear_x_bytes(m, k)),
+                 .packed_x = aligned(x_bytes(compute, m, k)),
                  .scratch = aligned(BT_LINEAR_SCRATCH_BYTES),
                  .m = m};
     f.rows = random_weights(rng, from, (size_t)n * k, &f.room);
@@ -58,7 +69,7 @@ static void fixture_free(fixture *f)
 static void run(fixture *f, const bt_linear_ops *ops, uint32_t row, uint32_t m, uint32_t first,
                 uint32_t end, float *y)
 {
-    uint32_t tiles = bt_linear_tiles(m);
+    uint32_t tiles = bt_linear_tiles(ops, m);
     const float *x = f->x + (size_t)row * f->w.k;
     ops->pack_x(x, f->w.k, m, f->w.k, tiles / 2, tiles, f->packed_x);
     ops->pack_x(x, f->w.k, m, f->w.k, 0, tiles / 2, f->packed_x);
@@ -66,36 +77,33 @@ static void run(fixture *f, const bt_linear_ops *ops, uint32_t row, uint32_t m, 
     ops->run(&op, first, end, f->scratch);
 }
 
-static void check_shape(bt_rng *rng, bt_dtype from, bt_dtype dtype, uint32_t m, uint32_t n,
-                        uint32_t k)
+/* Every row of the table over one shape: in f32 near the reference and one another's bits, else
+ * the reference's bits. */
+static void check_shape(bt_rng *rng, bt_compute compute, bt_dtype from, bt_dtype dtype, uint32_t m,
+                        uint32_t n, uint32_t k)
 {
-    fixture f = fixture_make(rng, from, dtype, m, n, k);
-    float *expected = random_floats(rng, (size_t)m * n), *first = NULL;
-    bt_matmul_ref(&(bt_matmul){.x = f.x,
-                               .w = f.rows,
-                               .y = expected,
-                               .w_dtype = from,
-                               .m = m,
-                               .n = n,
-                               .k = k,
-                               .x_stride = k,
-                               .y_stride = n},
-                  0, n);
+    fixture f = fixture_make(rng, compute, from, dtype, m, n, k);
+    size_t count = (size_t)m * n;
+    float *expected = random_floats(rng, count), *bits = NULL;
+    run(&f, bt_kernels_find("ref")->linear[compute], 0, m, 0, bt_linear_panels(n), expected);
+    if (compute != BT_COMPUTE_F32) bits = expected;
     for (unsigned v = 0; v < bt_kernels_row_count; v++) {
         const bt_kernels *row = bt_kernels_rows[v];
-        if (!row->supported()) continue;
-        float *y = random_floats(rng, (size_t)m * n);
-        run(&f, row->linear, 0, m, 0, bt_linear_panels(n), y);
-        for (size_t i = 0; i < (size_t)m * n; i++) assert_near(y[i], expected[i], k * 0x1p-24 * 4);
-        if (strcmp(row->name, "ref") == 0) {
+        if (!row->supported() || strcmp(row->name, "ref") == 0) continue;
+        float *y = random_floats(rng, count);
+        run(&f, row->linear[compute], 0, m, 0, bt_linear_panels(n), y);
+        if (compute == BT_COMPUTE_F32)
+            for (size_t i = 0; i < count; i++) assert_near(y[i], expected[i], k * 0x1p-24 * 4);
+        if (bits && memcmp(y, bits, count * sizeof(float)) != 0)
+            fail_msg("%s, %s, m %u n %u k %u: not the same bits", row->name,
+                     bt_compute_names[compute], m, n, k);
+        if (bits != expected) free(bits);
+        if (bits == expected)
             free(y);
-            continue;
-        }
-        if (first) assert_memory_equal(y, first, (size_t)m * n * sizeof(float));
-        free(first);
-        first = y;
+        else
+            bits = y;
     }
-    free(first);
+    if (bits != expected) free(bits);
     free(expected);
     fixture_free(&f);
 }
@@ -108,47 +116,109 @@ static void test_variants_agree_with_the_reference_and_bitwise(void **state)
     for (size_t d = 0; d < COUNT(shape_weight_dtypes); d++)
         for (size_t w = 0; w < COUNT(widths); w++)
             for (size_t r = 0; r < COUNT(rows_of); r++) {
-                bt_dtype dtype = shape_weight_dtypes[d];
+                bt_dtype from = shape_weight_dtypes[d];
                 uint32_t n = columns_of[(w + r) % COUNT(columns_of)];
-                check_shape(&rng, dtype, dtype, rows_of[r], n, widths[w]);
-                if (r % 4 == 0) check_shape(&rng, dtype, BT_DTYPE_F32, rows_of[r], n, widths[w]);
+                for (int compute = 0; compute < BT_COMPUTE_COUNT; compute++) {
+                    bt_dtype dtype = bt_linear_dtype((bt_compute)compute, from);
+                    check_shape(&rng, (bt_compute)compute, from, dtype, rows_of[r], n, widths[w]);
+                }
+                if (r % 4 == 0) /* tensors of two dtypes meet in f32 */
+                    check_shape(&rng, BT_COMPUTE_F32, from, BT_DTYPE_F32, rows_of[r], n, widths[w]);
             }
 }
 
+/* The reference against products of the tensor's own numbers. */
+static void test_the_reference_is_near_the_exact_product(void **state)
+{
+    (void)state;
+    enum { M = 5, N = 37, K = 300 };
+    /* Per product: none; half a unit of bf16 on either side; half a step of 127 on either side. */
+    static const double bounds[] = {0, 2 * 0x1p-8, 2 / 254.0};
+    bt_rng rng;
+    bt_rng_init(&rng, SEED);
+    for (int compute = 0; compute < BT_COMPUTE_COUNT; compute++) {
+        bt_dtype dtype = bt_linear_dtype((bt_compute)compute, BT_DTYPE_F32);
+        fixture f = fixture_make(&rng, (bt_compute)compute, BT_DTYPE_F32, dtype, M, N, K);
+        run(&f, bt_kernels_find("ref")->linear[compute], 0, M, 0, bt_linear_panels(N), f.y);
+        float *expected = random_floats(&rng, (size_t)M * N);
+        const bt_matmul op = {.x = f.x,
+                              .w = f.rows,
+                              .y = expected,
+                              .w_dtype = BT_DTYPE_F32,
+                              .m = M,
+                              .n = N,
+                              .k = K,
+                              .x_stride = K,
+                              .y_stride = N};
+        bt_matmul_ref(&op, 0, N);
+        /* Errors have both signs: over 300 products their sum is far below 300 of them. */
+        for (size_t i = 0; i < (size_t)M * N; i++)
+            assert_near(f.y[i], expected[i], bounds[compute] * K / 8 + 1e-5);
+        free(expected);
+        fixture_free(&f);
+    }
+}
+
+/* Numbers that are none may not turn into numbers: the engine looks for them in the logits. */
+static void test_nan_and_infinity_stay(void **state)
+{
+    (void)state;
+    enum { M = 3, N = 33, K = 140 };
+    bt_rng rng;
+    bt_rng_init(&rng, SEED);
+    for (int compute = 0; compute < BT_COMPUTE_COUNT; compute++) {
+        for (unsigned v = 0; v < bt_kernels_row_count; v++) {
+            if (!bt_kernels_rows[v]->supported()) continue;
+            bt_dtype dtype = bt_linear_dtype((bt_compute)compute, BT_DTYPE_F32);
+            fixture f = fixture_make(&rng, (bt_compute)compute, BT_DTYPE_F32, dtype, M, N, K);
+            f.x[7] = NAN;
+            f.x[2 * K + 131] = -INFINITY;
+            run(&f, bt_kernels_rows[v]->linear[compute], 0, M, 0, bt_linear_panels(N), f.y);
+            for (uint32_t j = 0; j < N; j++) {
+                assert_true(isnan(f.y[j]) && isfinite(f.y[N + j]) && !isfinite(f.y[2 * N + j]));
+            }
+            fixture_free(&f);
+        }
+    }
+}
+
 /* Any rows, any panels, beside any others, give the bits that all at once give. */
+static void check_tiling(bt_rng *rng, const bt_kernels *row, bt_compute compute, bt_dtype from)
+{
+    enum { M = 509, N = 137, K = 523 };
+    bool slow = strcmp(row->name, "ref") == 0;
+    const bt_linear_ops *ops = row->linear[compute];
+    uint32_t all = slow ? 40 : M;
+    fixture f = fixture_make(rng, compute, from, bt_linear_dtype(compute, from), M, N, K);
+    float *part = random_floats(rng, (size_t)M * N);
+    run(&f, ops, 0, all, 0, bt_linear_panels(N), f.y);
+    for (int round = 0; round < (slow ? 5 : 40); round++) {
+        uint32_t at = (uint32_t)bt_rng_below(rng, all), most = round % 2 ? 26 : all;
+        uint32_t m = 1 + (uint32_t)bt_rng_below(rng, all - at < most ? all - at : most);
+        uint32_t first = (uint32_t)bt_rng_below(rng, bt_linear_panels(N));
+        uint32_t end = first + 1 + (uint32_t)bt_rng_below(rng, bt_linear_panels(N) - first);
+        uint32_t column = first * BT_LINEAR_PANEL;
+        uint32_t column_end = end * BT_LINEAR_PANEL < N ? end * BT_LINEAR_PANEL : N;
+        run(&f, ops, at, m, first, end, part);
+        for (uint32_t i = 0; i < m; i++)
+            assert_memory_equal(part + (size_t)i * N + column, f.y + (size_t)(at + i) * N + column,
+                                (column_end - column) * sizeof(float));
+    }
+    free(part);
+    fixture_free(&f);
+}
+
 static void test_tiling_changes_no_bit(void **state)
 {
     (void)state;
-    enum { M = 509, N = 137, K = 523 };
     bt_rng rng;
     bt_rng_init(&rng, SEED);
-    for (size_t d = 0; d < COUNT(shape_weight_dtypes); d++) {
-        fixture f = fixture_make(&rng, shape_weight_dtypes[d], shape_weight_dtypes[d], M, N, K);
-        float *part = random_floats(&rng, (size_t)M * N);
-        for (unsigned v = 0; v < bt_kernels_row_count; v++) {
-            if (!bt_kernels_rows[v]->supported()) continue;
-            const bt_linear_ops *ops = bt_kernels_rows[v]->linear;
-            run(&f, ops, 0, M, 0, bt_linear_panels(N), f.y);
-            for (int round = 0; round < 40; round++) {
-                uint32_t row = (uint32_t)bt_rng_below(&rng, M);
-                uint32_t most = round % 2 ? 26 : M;
-                uint32_t m = 1 + (uint32_t)bt_rng_below(&rng, M - row < most ? M - row : most);
-                uint32_t first = (uint32_t)bt_rng_below(&rng, bt_linear_panels(N));
-                uint32_t end =
-                    first + 1 + (uint32_t)bt_rng_below(&rng, bt_linear_panels(N) - first);
-                uint32_t column = first * BT_LINEAR_PANEL;
-                uint32_t column_end = end * BT_LINEAR_PANEL < N ? end * BT_LINEAR_PANEL : N;
-                if (round > 10 && strcmp(bt_kernels_rows[v]->name, "ref") == 0) break; /* slow */
-                run(&f, ops, row, m, first, end, part);
-                for (uint32_t i = 0; i < m; i++)
-                    assert_memory_equal(part + (size_t)i * N + column,
-                                        f.y + (size_t)(row + i) * N + column,
-                                        (column_end - column) * sizeof(float));
-            }
-        }
-        free(part);
-        fixture_free(&f);
-    }
+    for (size_t d = 0; d < COUNT(shape_weight_dtypes); d++)
+        for (unsigned v = 0; v < bt_kernels_row_count; v++)
+            for (int compute = 0; compute < BT_COMPUTE_COUNT; compute++)
+                if (bt_kernels_rows[v]->supported())
+                    check_tiling(&rng, bt_kernels_rows[v], (bt_compute)compute,
+                                 shape_weight_dtypes[d]);
 }
 
 static void test_nothing_outside_the_panels_is_written(void **state)
@@ -157,13 +227,13 @@ static void test_nothing_outside_the_panels_is_written(void **state)
     enum { M = 14, N = 70, K = 40 };
     bt_rng rng;
     bt_rng_init(&rng, SEED);
-    fixture f = fixture_make(&rng, BT_DTYPE_BF16, BT_DTYPE_BF16, M, N, K);
+    fixture f = fixture_make(&rng, BT_COMPUTE_F32, BT_DTYPE_BF16, BT_DTYPE_BF16, M, N, K);
     float *y = random_floats(&rng, (size_t)M * N), *before = random_floats(&rng, (size_t)M * N);
     for (unsigned v = 0; v < bt_kernels_row_count; v++) {
         if (!bt_kernels_rows[v]->supported()) continue;
         for (uint32_t m = 1; m < M; m++) {
             memcpy(before, y, (size_t)M * N * sizeof(float));
-            run(&f, bt_kernels_rows[v]->linear, 0, m, 2, 3, y); /* the 6 columns 64 .. 69 */
+            run(&f, bt_kernels_rows[v]->linear[0], 0, m, 2, 3, y); /* the 6 columns 64 .. 69 */
             for (uint32_t i = 0; i < M; i++)
                 assert_memory_equal(y + (size_t)i * N, before + (size_t)i * N,
                                     (i < m ? 64 : N) * sizeof(float));
@@ -210,6 +280,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_variants_agree_with_the_reference_and_bitwise),
+        cmocka_unit_test(test_the_reference_is_near_the_exact_product),
+        cmocka_unit_test(test_nan_and_infinity_stay),
         cmocka_unit_test(test_tiling_changes_no_bit),
         cmocka_unit_test(test_nothing_outside_the_panels_is_written),
         cmocka_unit_test(test_tensors_lie_side_by_side),
