@@ -119,7 +119,7 @@ typedef struct {
     char name[BT_NAME_BYTES_MAX];
     char model[BT_NAME_BYTES_MAX];
     uint64_t incarnation;
-    bt_sha256 fingerprint;    /* architecture, tokenizer, RoPE, vocabulary: must agree
+    bt_sha256 fingerprint;    /* architecture, tokenizer, RoPE, windows …: must agree
                                  (proto/fingerprint.h) */
     bt_sha256 weights_digest; /* may differ between P and D; named in prefix keys */
     bt_dtype kv_dtype;
