@@ -634,6 +634,18 @@ void bt_router_requests_expire(bt_router_core *core, bool all_waiting, uint64_t 
 
 /* -- clients ----------------------------------------------------------------------------------- */
 
+/* Entries that are neither used nor promised. */
+static uint32_t free_places(const bt_router_core *core)
+{
+    return core->config.requests_max - core->stats.requests - core->reserved;
+}
+
+static bt_status full(const bt_router_core *core, bt_err *err)
+{
+    return BT_FAIL(err, BT_AGAIN, "%u requests are in flight, the most allowed",
+                   core->config.requests_max);
+}
+
 static bt_status admit(bt_router_core *core, const bt_router_request *request,
                        bt_router_choice *ret_choice, bt_err *err)
 {
@@ -651,9 +663,7 @@ static bt_status admit(bt_router_core *core, const bt_router_request *request,
                    .prompt_tokens = request->token_count,
                    .total_tokens = (uint32_t)total,
                    .minor = bt_sampling_minor(&request->sampling)};
-    if (core->free_head == BT_ROUTER_NONE)
-        return BT_FAIL(err, BT_AGAIN, "%u requests are in flight, the most allowed",
-                       core->config.requests_max);
+    if (free_places(core) + request->reserved == 0) return full(core, err);
     if (choose(core, &s, ret_choice)) return BT_OK;
     uint32_t minor = s.minor;
     s.minor = 0;
@@ -668,6 +678,22 @@ static bt_status admit(bt_router_core *core, const bt_router_request *request,
                    (unsigned long long)total);
 }
 
+bt_status bt_router_core_reserve(bt_router_core *core, uint32_t count, bt_err *err)
+{
+    if (free_places(core) < count) {
+        core->stats.refused_total++;
+        return full(core, err);
+    }
+    core->reserved += count;
+    return BT_OK;
+}
+
+void bt_router_core_unreserve(bt_router_core *core, uint32_t count)
+{
+    assert(count <= core->reserved);
+    core->reserved -= count;
+}
+
 bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *request,
                                 uint64_t now_ns, bt_err *err)
 {
@@ -678,6 +704,7 @@ bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *r
         return status;
     }
     assert(find_id(core, &request->id) == NULL && find_user(core, request->user) == NULL);
+    if (request->reserved) bt_router_core_unreserve(core, 1);
     bt_router_entry *r = &core->entries[core->free_head];
     core->free_head = r->id_next;
     uint32_t *tokens = r->tokens;

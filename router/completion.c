@@ -26,6 +26,7 @@ typedef struct {
     bt_finish_reason finish;
     uint32_t stop_id; /* if stopped_by_id */
     bool begun;       /* the first token came */
+    bool submitted;
     bool ended, stopped_by_id;
 } choice;
 
@@ -38,6 +39,7 @@ struct bt_completion {
     time_t created;
     bool begun; /* the stream's head is out */
     bool failed;
+    bool due;            /* a prompt was computed: choices may wait to be submitted */
     bool held;           /* one of our calls goes on with it: nobody may free the job */
     bt_json_out pending; /* events that the client has not taken */
     size_t pending_sent;
@@ -111,9 +113,15 @@ static void cancel_choices(bt_completion *job)
     bool held = job->held;
     job->held = true; /* cancel ends choices, and the last end would free the job under us */
     for (uint32_t i = 0; i < job->choice_count; i++) {
-        if (!job->choices[i].ended)
-            bt_router_core_cancel(job->owner->core, (uint64_t)(uintptr_t)&job->choices[i],
-                                  job->owner->now_ns());
+        choice *c = &job->choices[i];
+        if (c->ended) continue;
+        if (c->submitted) {
+            bt_router_core_cancel(job->owner->core, (uint64_t)(uintptr_t)c, job->owner->now_ns());
+            continue;
+        }
+        c->ended = true;
+        job->choices_left--;
+        bt_router_core_unreserve(job->owner->core, 1);
     }
     job->held = held;
 }
@@ -343,6 +351,7 @@ void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, b
     else
         fail_memory(job);
     c->begun = true;
+    if (index == 0 && job->request.n > 1) job->due = owner->due = true;
     if (!c->ended && c->text.stop.matched) bt_router_core_stop(owner->core, user, now);
     job->held = false;
     release(job);
@@ -484,14 +493,55 @@ static bt_status submit(bt_completion *job, uint32_t i, bt_err *err)
                            .max_tokens = request->max_tokens,
                            .ignore_eos = request->ignore_eos,
                            .sampling = request->sampling,
-                           .user = (uint64_t)(uintptr_t)c};
+                           .user = (uint64_t)(uintptr_t)c,
+                           .reserved = true};
     bt_random_bytes(&r.id, sizeof(r.id));
     if (request->salted) memcpy(r.tenant_salt, request->salt.bytes, sizeof(r.tenant_salt));
     if (request->seeded)
         r.sampling.seed += i % request->n;
     else
         bt_random_bytes(&r.sampling.seed, sizeof(r.sampling.seed));
-    return bt_router_core_submit(job->owner->core, &r, c->started_ns, err);
+    bt_status status = bt_router_core_submit(job->owner->core, &r, job->owner->now_ns(), err);
+    c->submitted = status == BT_OK;
+    return status;
+}
+
+/* Its prompt is being computed for the first choice, and worth waiting for: a run is the least that a
+ * prefix cache holds. */
+static bool waits(const bt_completion *job, uint32_t i)
+{
+    uint32_t first = i - i % job->request.n;
+    return i != first && !job->choices[first].begun &&
+           job->request.prompts[i / job->request.n].token_count > BT_RUN_TOKENS;
+}
+
+/* Those that need not wait. The first that is refused fails the job. */
+static void submit_choices(bt_completion *job)
+{
+    for (uint32_t i = 0; i < job->choice_count && !job->failed; i++) {
+        bt_err err = {0};
+        if (job->choices[i].submitted || job->choices[i].ended || waits(job, i)) continue;
+        bt_status status = submit(job, i, &err);
+        if (status == BT_OK) continue;
+        bt_api_error error;
+        refused(status, &err, &error);
+        fail_job(job, &error);
+    }
+}
+
+void bt_completions_submit_due(bt_completions *completions)
+{
+    if (!completions->due) return;
+    completions->due = false;
+    for (bt_completion *job = completions->first, *next; job != NULL; job = next) {
+        next = job->next;
+        if (!job->due) continue;
+        job->due = false;
+        job->held = true;
+        submit_choices(job);
+        job->held = false;
+        release(job);
+    }
 }
 
 /* A chat that does not say how much it wants takes what the daemons have room for. */
@@ -565,13 +615,13 @@ void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange
     }
     bt_http_exchange_set_user(exchange, job);
     job->held = true;
-    for (uint32_t i = 0; i < job->choice_count && !job->failed; i++) {
-        bt_err err = {0};
-        job->choices_left++;
-        bt_status status = submit(job, i, &err);
-        if (status == BT_OK) continue;
-        job->choices_left--;
-        for (uint32_t rest = i; rest < job->choice_count; rest++) job->choices[rest].ended = true;
+    bt_err err = {0};
+    bt_status status = bt_router_core_reserve(completions->core, job->choice_count, &err);
+    if (status == BT_OK) {
+        job->choices_left = job->choice_count;
+        submit_choices(job);
+    } else {
+        for (uint32_t i = 0; i < job->choice_count; i++) job->choices[i].ended = true;
         bt_api_error error;
         refused(status, &err, &error);
         fail_job(job, &error);

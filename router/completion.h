@@ -2,8 +2,9 @@
  * in, text and JSON out.
  *
  * WHAT    A job has n choices for each prompt, each a request of the core: choice i is number i % n of
- *         prompt i / n. The prefix cache of the prefill daemons makes the later ones of a prompt
- *         cheap. Tokens become text (choice_text.h), and what is safe to send goes out: as
+ *         prompt i / n. The later ones of a prompt long enough to be cached are submitted when the
+ *         first one's prompt is computed, so that the prefix cache of the prefill daemon has it; their
+ *         places in the core are kept from the start. Tokens become text (choice_text.h), and what is safe to send goes out: as
  *         server-sent events, or as one answer at the end (openai_json.h).
  * ENDING  The job owns its HTTP exchange until it replied, ended the stream or was told that the
  *         client is gone. When the last choice has ended the job frees itself. One choice that fails
@@ -33,6 +34,7 @@ typedef struct {
     bt_json_out json;     /* scratch of the answers */
     bt_completion *first; /* every job, the latest first */
     uint32_t jobs;        /* now */
+    bool due;             /* choices of a job may be submitted */
     /* Called when a choice's first token was committed, and when one ended. May be NULL. */
     void *arg;
     void (*on_first_token)(void *arg, uint64_t since_ns);
@@ -44,6 +46,9 @@ typedef struct {
  * Takes the request's memory. */
 void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange,
                          bt_api_request *request);
+/* Submits choices that waited for their prompt. After everything that calls the core, and not from
+ * within its calls. */
+void bt_completions_submit_due(bt_completions *completions);
 /* The io calls of the core; user is what start gave it. */
 void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, bool eos);
 void bt_completion_ended(uint64_t user, const bt_router_end *end);

@@ -40,6 +40,7 @@ typedef struct {
     bt_sampling sampling; /* copied, with its rows */
     uint8_t tenant_salt[BT_SHA256_BYTES];
     uint64_t user; /* given back in every io call about this request */
+    bool reserved; /* it takes one of the places that bt_router_core_reserve kept */
 } bt_router_request;
 
 typedef struct {
@@ -95,6 +96,10 @@ bt_router_core *bt_router_core_init(void *memory, const bt_router_config *config
  * hold. ERR_ARGUMENT = empty, or sampling out of range. */
 bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *request,
                                 uint64_t now_ns, bt_err *err);
+/* Keeps places of requests_max for requests to come: their submit is not AGAIN for lack of one. Each
+ * is taken by a submit that says so and is OK, or given back. Errors: AGAIN = not so many are free. */
+bt_status bt_router_core_reserve(bt_router_core *core, uint32_t count, bt_err *err);
+void bt_router_core_unreserve(bt_router_core *core, uint32_t count);
 /* The client left. Ended(cancelled) comes at once; unknown users are ignored. */
 void bt_router_core_cancel(bt_router_core *core, uint64_t user, uint64_t now_ns);
 /* The text stage met a stop string in the last committed token: finished(stop) now. */

@@ -33,6 +33,7 @@ static void settle_lost(bt_router *router)
 /* After everything that calls the core. */
 void bt_router_arm(bt_router *router)
 {
+    bt_completions_submit_due(&router->completions);
     settle_lost(router);
     bt_loop_timer_at(router->deadline, bt_router_core_next_deadline(router->core));
 }

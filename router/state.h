@@ -71,6 +71,7 @@ struct bt_router_core {
     uint32_t bucket_mask;
     uint32_t *id_buckets, *user_buckets;
     uint32_t free_head;
+    uint32_t reserved; /* free entries that are promised */
 };
 
 /* -- core.c ------------------------------------------------------------------------------------ */

@@ -80,6 +80,34 @@ def test_without_a_seed_choices_differ(client):
     assert len({c.text for c in answer.choices}) > 1
 
 
+def test_choices_share_their_prompt(client, shared_fleet):
+    """The prompt is computed once; of the other choices only what no run of the prefix cache holds."""
+    prompt = [2 + (i * i * 31 + 7 * i) % 4000 for i in range(1000)]
+    before = shared_fleet.metrics("prefill")
+    answer = client.completions.create(model=MODEL, prompt=prompt, n=4, max_tokens=3, seed=1, temperature=1)
+    after = shared_fleet.metrics("prefill")
+    computed = after["baton_prefill_tokens_total"] - before["baton_prefill_tokens_total"]
+    assert 1000 <= computed <= 1000 + 3 * (1000 % 64)
+    assert after["baton_cached_tokens_total"] - before["baton_cached_tokens_total"] == 3 * (1000 - 1000 % 64)
+    assert answer.usage.prompt_tokens == 1000 and answer.usage.prompt_tokens_details.cached_tokens == 0
+    alone = client.completions.create(model=MODEL, prompt=prompt, max_tokens=3, seed=4, temperature=1)
+    assert answer.choices[3].text == alone.choices[0].text
+
+
+def test_choices_that_wait_are_given_up_with_their_client():
+    """Their places in the router are free again, however early the client left."""
+    prompt = [2 + i % 4000 for i in range(1900)]
+    body = json.dumps({"model": MODEL, "prompt": prompt, "n": 4, "max_tokens": 100}).encode()
+    with running_fleet("--set", "router.requests=4") as fleet:
+        for i in range(12):
+            with socket.create_connection(("127.0.0.1", fleet.port)) as leaver:
+                leaver.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                time.sleep(0.02 * (i % 6))
+        assert held_at_the_end(fleet) == ({}, 0)
+        status, answer = fleet.post("/v1/completions", {"model": MODEL, "prompt": prompt, "n": 4, "max_tokens": 2})
+        assert status == 200 and len(answer["choices"]) == 4
+
+
 def test_too_many_choices(client):
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model=MODEL, prompt=[PROMPT] * 16, n=3)

@@ -298,16 +298,22 @@ static void expect_end(fixture *f, bt_finish_reason reason, uint32_t output, uin
     expect_silence(f);
 }
 
-static bt_status submit(fixture *f, uint64_t user, uint32_t max_tokens)
+static bt_status submit_as(fixture *f, uint64_t user, uint32_t max_tokens, bool reserved)
 {
     static const uint32_t prompt[64] = {10, 11, 12, 13, 14};
     bt_router_request request = {.tokens = prompt,
                                  .token_count = PROMPT,
                                  .max_tokens = max_tokens,
                                  .sampling = {.top_p = 1},
-                                 .user = user};
+                                 .user = user,
+                                 .reserved = reserved};
     memcpy(request.id.bytes, &user, sizeof(user));
     return bt_router_core_submit(f->core, &request, f->now_ns, NULL);
+}
+
+static bt_status submit(fixture *f, uint64_t user, uint32_t max_tokens)
+{
+    return submit_as(f, user, max_tokens, false);
 }
 
 static void fleet(fixture *f, uint32_t prefills, uint32_t decodes)
@@ -1285,6 +1291,30 @@ static void room_of_the_fleet(void **state)
     drop(f);
 }
 
+/* Places kept for requests to come are nobody else's, and each is used or given back. */
+static void reserved_places(void **state)
+{
+    (void)state;
+    bt_router_config config = base_config(); /* 4 requests */
+    fixture *f = make(&config);
+    fleet(f, 1, 1);
+    bt_err err;
+    assert_int_equal(bt_router_core_reserve(f->core, 5, &err), BT_AGAIN);
+    assert_int_equal(bt_router_core_reserve(f->core, 3, &err), BT_OK);
+    assert_int_equal(bt_router_core_reserve(f->core, 2, &err), BT_AGAIN);
+    assert_int_equal(submit(f, 1, 4), BT_OK);
+    assert_int_equal(submit(f, 2, 4), BT_AGAIN);
+    assert_int_equal(submit_as(f, 3, 4, true), BT_OK);
+    assert_int_equal(submit(f, 4, 4), BT_AGAIN);
+    bt_router_core_unreserve(f->core, 1);
+    assert_int_equal(submit(f, 4, 4), BT_OK);
+    bt_router_core_cancel(f->core, 1, f->now_ns); /* frees a place; one is still kept */
+    assert_int_equal(submit(f, 5, 4), BT_OK);
+    assert_int_equal(submit(f, 6, 4), BT_AGAIN);
+    bt_router_core_unreserve(f->core, 1);
+    drop(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1332,6 +1362,7 @@ int main(void)
         cmocka_unit_test(least_loaded),
         cmocka_unit_test(policies_in_the_core),
         cmocka_unit_test(room_of_the_fleet),
+        cmocka_unit_test(reserved_places),
     };
     return cmocka_run_group_tests_name("router_core", tests, NULL, NULL);
 }
