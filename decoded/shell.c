@@ -1,6 +1,7 @@
 #include "decoded/shell.h"
 
 #include "common/base/log.h"
+#include "common/daemon/handoff.h"
 #include "decoded/core.h"
 #include "decoded/metrics.h"
 #include "decoded/pairing.h"
@@ -26,7 +27,8 @@ struct bt_decoded {
         bt_kv_digest digest;
     } unpacked[UNPACKED_MAX]; /* done, not yet told to the core */
     uint32_t unpacked_count;
-    bool step_running;         /* for traces: a batch is with the engine … */
+    bt_handoff handoff;
+    bool step_running;         /* a batch is with the engine … */
     uint64_t step_started_ns;  /* … since; of the last one if none is */
     uint64_t step_waited_from; /* the end of the batch before that one */
     bool step_ending;          /* its BATCH_DONE is with the core, which has not begun the next */
@@ -34,8 +36,34 @@ struct bt_decoded {
 
 /* ---- what the core asks for ---- */
 
-static void trace_to_router(bt_decoded *daemon, const bt_msg *msg, uint64_t now_ns)
+static void note_accepted(bt_decoded *daemon, const bt_msg *msg, uint64_t now_ns)
 {
+    bt_handoff_entry *entry = bt_handoff_find(&daemon->handoff, &msg->fence.request);
+    if (entry == NULL || entry->manifest_ns == 0) return;
+    bt_handoff_observe(&daemon->handoff, BT_HANDOFF_ACCEPT, entry->manifest_ns, now_ns);
+    entry->manifest_ns = 0;
+    entry->accepted_ns = now_ns;
+    entry->step_running = daemon->step_running;
+}
+
+/* The end of the first step with the sequence, which began at step_started_ns. A step that ran when it
+ * was accepted is waited for, whatever a handoff does. */
+static void note_first_step(bt_decoded *daemon, const bt_msg *msg)
+{
+    bt_handoff_entry *entry = bt_handoff_find(&daemon->handoff, &msg->fence.request);
+    if (entry == NULL || entry->accepted_ns == 0) return;
+    uint64_t accepted_ns = entry->accepted_ns, waited_ns = accepted_ns;
+    if (entry->step_running && daemon->step_waited_from > accepted_ns)
+        waited_ns = daemon->step_waited_from;
+    bt_handoff_observe(&daemon->handoff, BT_HANDOFF_WAIT, accepted_ns, waited_ns);
+    bt_handoff_observe(&daemon->handoff, BT_HANDOFF_STEP, waited_ns, daemon->step_started_ns);
+    entry->accepted_ns = 0;
+}
+
+static void note_to_router(bt_decoded *daemon, const bt_msg *msg, uint64_t now_ns)
+{
+    if (msg->kind == BT_MSG_ACCEPTED) note_accepted(daemon, msg, now_ns);
+    if (msg->kind == BT_MSG_TOKENS && daemon->step_ending) note_first_step(daemon, msg);
     if (msg->kind == BT_MSG_ACCEPTED)
         bt_worker_trace(&daemon->worker, &msg->fence.request,
                         "\"accepted_ns\": %" PRIu64 ", \"step_running\": %s", now_ns,
@@ -53,7 +81,7 @@ static void io_send_router(void *ctx, const bt_msg *msg)
     bt_decoded *daemon = ctx;
     uint64_t now_ns = bt_loop_now_ns();
     bt_worker_send_router(&daemon->worker, msg);
-    trace_to_router(daemon, msg, now_ns);
+    note_to_router(daemon, msg, now_ns);
 }
 
 static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
@@ -106,9 +134,11 @@ static void io_unpack(void *ctx, const bt_decode_unpack *unpack)
     const uint8_t *source = daemon->pairings.arena + cell * daemon->pairings.cell_bytes;
     bt_kv_digest digest = {{0, 0}};
     bt_err err;
+    uint64_t begin_ns = bt_loop_now_ns();
     bt_status status =
         bt_engine_unpack(daemon->worker.engine, &unpack->wire, &unpack->frame, unpack->blocks,
                          pairing->seal.digest_key, source, &digest, &err);
+    bt_handoff_observe(&daemon->handoff, BT_HANDOFF_UNPACK, begin_ns, bt_loop_now_ns());
     if (status != BT_OK)
         bt_log_error(NULL, "unpack: %s", err.message); /* the digest then disagrees */
     daemon->unpacked[daemon->unpacked_count].tag = unpack->tag;
@@ -195,6 +225,8 @@ static void on_peer_message(void *shell, uint64_t sender, const void *data, size
         return;
     }
     uint64_t now_ns = bt_loop_now_ns();
+    if (msg.kind == BT_MSG_MANIFEST)
+        bt_handoff_begin(&daemon->handoff, &msg.fence.request)->manifest_ns = now_ns;
     bt_decode_core_peer_message(daemon->core, pairing->index, &msg, now_ns);
     tell_unpacked(daemon);
     trace_from_peer(daemon, &msg, now_ns);
@@ -342,6 +374,7 @@ bt_status bt_decoded_create(const bt_decoded_config *config, const bt_reload *re
     bt_decode_metrics_open(&daemon->metrics, daemon->worker.metrics,
                            &bt_engine_kv(daemon->worker.engine)->shape,
                            ((uint64_t)config->slots + 1) * config->cells * config->cell_bytes);
+    bt_handoff_open(&daemon->handoff, daemon->worker.metrics, BT_ROLE_DECODE);
     bt_decode_core_start(daemon->core, bt_loop_now_ns());
     return BT_OK;
 }

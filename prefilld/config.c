@@ -1,5 +1,7 @@
 #include "prefilld/config.h"
 
+#include "prefilld/core.h"
+
 #define FIELD(field) BT_CONFIG_FIELD(bt_prefilld_config, field)
 
 /* clang-format off */
@@ -9,7 +11,7 @@ static const bt_config_key keys[] = {
      .doc = "KV on the wire; auto: what the decode daemon stores; raw: what our own pool stores."},
     {"prefill", "requests", BT_CONFIG_U32, FIELD(requests_max), .default_text = "128", .min = 1, .max = 4096,
      .doc = "Requests accepted at once, those that wait for their Accepted included."},
-    {"prefill", "staging_count", BT_CONFIG_U32, FIELD(staging_count), .default_text = "16", .min = 1, .max = 1024,
+    {"prefill", "staging_count", BT_CONFIG_U32, FIELD(staging_count), .default_text = "16", .min = 1, .max = BT_PREFILL_STAGING_MAX,
      .doc = "Frames that may be packed or on their way at once."},
     {"prefill", "staging_bytes", BT_CONFIG_BYTES, FIELD(staging_bytes), .default_text = "1MiB", .min = 16384,
      .max = 1u << 30, .doc = "Largest frame that is packed; a decode daemon's cells bound it too."},

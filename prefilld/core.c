@@ -57,7 +57,7 @@ static void derive(bt_prefill_core *core, const bt_prefill_config *config)
     assert(config->context_tokens_max >= BT_PROBE_TOKENS);
     assert(config->context_tokens_max <= BT_CONTEXT_TOKENS_MAX);
     assert(config->kv.layers > 0 && config->kv.layers <= BT_LAYERS_MAX);
-    assert(config->staging_count > 0 && config->staging_count <= 0xffff);
+    assert(config->staging_count > 0 && config->staging_count <= BT_PREFILL_STAGING_MAX);
     assert(config->eos_count <= BT_EOS_IDS_MAX);
     *core = (bt_prefill_core){.config = *config};
     core->blocks_per_run = BT_RUN_TOKENS / config->kv.block_tokens;

@@ -37,6 +37,8 @@ typedef struct {
     const uint32_t *probe_tokens; /* [64] */
 } bt_prefill_config;
 
+#define BT_PREFILL_STAGING_MAX 1024u
+
 /* A frame to pack into staging piece `staging` and put into (slot, cell) of the peer; completion:
  * put_done(tag). */
 typedef struct {
@@ -49,6 +51,12 @@ typedef struct {
     bt_frame frame;
     const uint32_t *blocks;
 } bt_prefill_put;
+
+/* The piece of staging that a tag of ours is about. */
+static inline uint32_t bt_prefill_put_staging(uint64_t tag)
+{
+    return (uint32_t)(tag & 0xffff);
+}
 
 typedef struct {
     void *ctx;

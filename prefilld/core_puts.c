@@ -143,7 +143,7 @@ static void seal(bt_prefill_core *core, const p_put *put)
 
 void bt_pcore_put_done(bt_prefill_core *core, uint64_t tag, bt_status status)
 {
-    uint32_t staging = (uint32_t)(tag & 0xffff);
+    uint32_t staging = bt_prefill_put_staging(tag);
     if (staging >= core->config.staging_count || !core->puts[staging].busy ||
         core->puts[staging].tag != tag) {
         bt_pcore_stale(core);

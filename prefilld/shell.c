@@ -1,6 +1,7 @@
 #include "prefilld/shell.h"
 
 #include "common/base/log.h"
+#include "common/daemon/handoff.h"
 #include "prefilld/core.h"
 #include "prefilld/metrics.h"
 #include "prefilld/pairing.h"
@@ -19,7 +20,9 @@ struct bt_prefilld {
     bt_codec *codec; /* of messages from peers */
     uint8_t *staging;
     bt_prefill_metrics metrics;
-    /* For traces: the end of the last layer's KV and of the whole batch, of the latest one. */
+    bt_handoff handoff;
+    uint64_t put_ns[BT_PREFILL_STAGING_MAX]; /* when the put from each piece of staging began */
+    /* The end of the last layer's KV and of the whole batch, of the latest one. */
     uint64_t last_layer_ns, batch_done_ns;
     bool batch_ending; /* its BATCH_DONE is with the core */
 };
@@ -28,8 +31,10 @@ struct bt_prefilld {
 
 /* A FirstToken that waited for its Ticket comes after other batches: then the times of its own are
  * not known any more. */
-static void trace_first_token(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
+static void note_first_token(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
 {
+    bt_handoff_entry *entry = bt_handoff_begin(&daemon->handoff, &msg->fence.request);
+    entry->last_layer_ns = entry->first_token_ns = entry->manifest_ns = 0;
     if (!daemon->batch_ending) {
         bt_worker_trace(&daemon->worker, &msg->fence.request, "\"ticket_late\": true");
         return;
@@ -38,10 +43,34 @@ static void trace_first_token(bt_prefilld *daemon, const bt_msg *msg, uint64_t n
                     "\"last_layer_ns\": %" PRIu64 ", \"batch_done_ns\": %" PRIu64
                     ", \"first_token_ns\": %" PRIu64,
                     daemon->last_layer_ns, daemon->batch_done_ns, now_ns);
+    entry->last_layer_ns = daemon->last_layer_ns;
+    entry->first_token_ns = now_ns;
+    bt_handoff *handoff = &daemon->handoff;
+    bt_handoff_observe(handoff, BT_HANDOFF_ENGINE, daemon->last_layer_ns, daemon->batch_done_ns);
+    bt_handoff_observe(handoff, BT_HANDOFF_WAKE, daemon->batch_done_ns, now_ns);
 }
 
-static void trace_peer_message(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
+static void note_manifest(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
 {
+    bt_handoff_entry *entry = bt_handoff_begin(&daemon->handoff, &msg->fence.request);
+    entry->manifest_ns = now_ns;
+    if (entry->first_token_ns != 0)
+        bt_handoff_observe(&daemon->handoff, BT_HANDOFF_MANIFEST, entry->first_token_ns, now_ns);
+}
+
+static void note_accepted(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
+{
+    bt_handoff_entry *entry = bt_handoff_find(&daemon->handoff, &msg->fence.request);
+    if (entry == NULL || entry->manifest_ns == 0) return;
+    bt_handoff_observe(&daemon->handoff, BT_HANDOFF_CONFIRM, entry->manifest_ns, now_ns);
+    if (entry->last_layer_ns != 0)
+        bt_handoff_observe(&daemon->handoff, BT_HANDOFF_TOTAL, entry->last_layer_ns, now_ns);
+    entry->manifest_ns = 0; /* Accepted may come again */
+}
+
+static void note_peer_message(bt_prefilld *daemon, const bt_msg *msg, uint64_t now_ns)
+{
+    if (msg->kind == BT_MSG_MANIFEST) note_manifest(daemon, msg, now_ns);
     if (msg->kind == BT_MSG_SEALED)
         bt_worker_trace(&daemon->worker, &msg->fence.request,
                         "\"sealed_layer\": %" PRIu32 ", \"sealed_ns\": %" PRIu64,
@@ -55,7 +84,7 @@ static void io_send_router(void *ctx, const bt_msg *msg)
     bt_prefilld *daemon = ctx;
     uint64_t now_ns = bt_loop_now_ns();
     bt_worker_send_router(&daemon->worker, msg);
-    if (msg->kind == BT_MSG_FIRST_TOKEN) trace_first_token(daemon, msg, now_ns);
+    if (msg->kind == BT_MSG_FIRST_TOKEN) note_first_token(daemon, msg, now_ns);
 }
 
 static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
@@ -65,7 +94,7 @@ static void io_send_peer(void *ctx, uint32_t peer, const bt_msg *msg)
     if (pairing->peer == NULL) return;
     uint64_t now_ns = bt_loop_now_ns();
     bt_worker_send_peer(pairing->peer, &pairing->seal, pairing->name, msg);
-    trace_peer_message(daemon, msg, now_ns);
+    note_peer_message(daemon, msg, now_ns);
 }
 
 static bt_status io_submit(void *ctx, const bt_engine_batch *batch)
@@ -94,6 +123,8 @@ static bt_status io_put(void *ctx, const bt_prefill_put *put, bt_kv_digest *ret_
     uint64_t offset =
         ((uint64_t)put->slot * pairing->cell_count + put->frame.cell) * pairing->cell_bytes;
     uint64_t put_ns = bt_loop_now_ns();
+    bt_handoff_observe(&daemon->handoff, BT_HANDOFF_PACK, pack_ns, put_ns);
+    daemon->put_ns[put->staging] = put_ns;
     if (status == BT_OK) status = bt_xfer_put(pairing->peer, piece, bytes, offset, put->tag, &err);
     bt_worker_trace(&daemon->worker, &put->request,
                     "\"put_layer\": %" PRIu32 ", \"bytes\": %zu, \"pack_ns\": %" PRIu64
@@ -149,15 +180,22 @@ static void on_peer_message(void *shell, uint64_t sender, const void *data, size
         bt_log_warning(NULL, "a message from %s was dropped: %s", pairing->name, err.message);
         return;
     }
-    bt_prefill_core_peer_message(daemon->core, pairing->index, &msg, bt_loop_now_ns());
+    uint64_t now_ns = bt_loop_now_ns();
+    if (msg.kind == BT_MSG_ACCEPTED) note_accepted(daemon, &msg, now_ns);
+    bt_prefill_core_peer_message(daemon->core, pairing->index, &msg, now_ns);
     after_event(daemon);
 }
 
 static void on_put(void *shell, bt_xfer_peer *peer, uint64_t tag, bt_status status)
 {
     bt_prefilld *daemon = shell;
-    if (!bt_pairings_put_done(&daemon->pairings, peer, tag, status))
-        bt_prefill_core_put_done(daemon->core, tag, status, bt_loop_now_ns());
+    if (!bt_pairings_put_done(&daemon->pairings, peer, tag, status)) {
+        uint64_t now_ns = bt_loop_now_ns();
+        uint32_t staging = bt_prefill_put_staging(tag);
+        if (status == BT_OK && staging < daemon->config->staging_count)
+            bt_handoff_observe(&daemon->handoff, BT_HANDOFF_PUT, daemon->put_ns[staging], now_ns);
+        bt_prefill_core_put_done(daemon->core, tag, status, now_ns);
+    }
     after_event(daemon);
 }
 
@@ -291,6 +329,7 @@ bt_status bt_prefilld_create(const bt_prefilld_config *config, const bt_reload *
     bt_pairings_init(&daemon->pairings, &daemon->worker, daemon->core, wanted);
     bt_prefill_metrics_open(&daemon->metrics, daemon->worker.metrics,
                             &bt_engine_kv(daemon->worker.engine)->shape);
+    bt_handoff_open(&daemon->handoff, daemon->worker.metrics, BT_ROLE_PREFILL);
     return BT_OK;
 }
 

@@ -335,8 +335,16 @@ def test_the_demo_fleet(shared_fleet, tmp_path):
     assert server["output_tokens"] == 12 * 16
     assert server["input_lengths_off"] == server["output_lengths_off"] == 0
     assert document["schema"] == "baton-bench/1"
-    names = {histogram["name"]: histogram for histogram in document["server_histograms"]}
-    assert names["baton_time_to_first_token_seconds"]["count"] == 12
+    histograms = {(h["name"], h["labels"]): h for h in document["server_histograms"]}
+    assert histograms["baton_time_to_first_token_seconds", ""]["count"] == 12
+    phases = {key[1][len('phase="'):-1]: h for key, h in histograms.items() if key[0] == "baton_handoff_seconds"}
+    assert set(phases) == {"pack", "put", "engine", "wake", "manifest", "confirm", "total", "unpack", "accept", "wait", "step"}
+    # Every handoff is confirmed, accepted and stepped; one that waited for its Ticket has no total.
+    assert [phases[name]["count"] for name in ("confirm", "accept", "wait", "step")] == [12] * 4
+    assert 1 <= phases["total"]["count"] == phases["engine"]["count"] == phases["manifest"]["count"] <= 12
+    assert phases["pack"]["count"] == phases["put"]["count"] == phases["unpack"]["count"] >= 12
+    assert phases["total"]["mean"] > phases["confirm"]["p50"] > 0
+    assert "handoff: confirm" in document["stdout"]
 
 
 # ---- the command line ----
