@@ -8,8 +8,10 @@
  *         besides (common/engine/arch.h): a bias after any of these products, a norm of each head of
  *         q and k before rope, layers without rope, layers whose attention has a window.
  * MEMORY  One arena of activations, one mapping for the pool and one for the packed matrices, all
- *         made in create. Matrices keep their dtype (kernels/linear/linear.h); embedding and norms
- *         are read in place from the checkpoint's mapping.
+ *         made in create. Matrices keep their dtype unless they are computed in another
+ *         (kernels/linear/linear.h); their pages of the checkpoint's mapping are given back as they
+ *         are packed, so that loading takes hardly more than the packed ones. Embedding and norms
+ *         are read in place. (A checkpoint file below 64 MiB is in memory, and stays.)
  * VALUES  Work is cut by columns, rows or (queries, KV head), never along a sum. */
 #include "common/base/arena.h"
 #include "common/engine/arch.h"
@@ -573,6 +575,10 @@ static void pack_weights_chunk(void *arg, uint32_t chunk, uint32_t worker)
         uint32_t rows = (uint32_t)tensor->shape[0];
         bt_linear_pack(job->panels, w->dtype, w->k, column, tensor->data, tensor->dtype, rows,
                        first, end);
+        uint32_t from = first * BT_LINEAR_PANEL, to = end * BT_LINEAR_PANEL;
+        from = from > column ? min_u32(from - column, rows) : 0;
+        to = to > column ? min_u32(to - column, rows) : 0;
+        bt_tensor_cold(tensor, from, to);
         column += rows;
     }
 }

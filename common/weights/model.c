@@ -229,10 +229,19 @@ bt_status bt_model_tensor(const bt_model *model, const char *name, uint32_t rank
     if ((uintptr_t)entry->data % bt_dtype_bytes(entry->dtype) != 0)
         return BT_FAIL(err, BT_ERR_FORMAT, "%s: %s: its bytes are not aligned for %s",
                        SHOW(model->dir), SHOW(name), entry->dtype_name);
-    bt_tensor tensor = {.data = entry->data, .dtype = entry->dtype, .rank = rank};
+    bt_tensor tensor = {
+        .data = entry->data, .dtype = entry->dtype, .rank = rank, .mapped = entry->mapped};
     memcpy(tensor.shape, entry->shape, sizeof(tensor.shape));
     *ret_tensor = tensor;
     return BT_OK;
+}
+
+void bt_tensor_cold(const bt_tensor *tensor, uint64_t first, uint64_t end)
+{
+    uint64_t row_bytes = bt_dtype_bytes(tensor->dtype);
+    for (uint32_t i = 1; i < tensor->rank; i++) row_bytes *= tensor->shape[i];
+    bt_safetensors_cold((const uint8_t *)tensor->data + first * row_bytes,
+                        (end - first) * row_bytes, tensor->mapped);
 }
 
 static void hash_u64(bt_sha256_stream *stream, uint64_t value)
@@ -261,6 +270,7 @@ bt_status bt_model_weights_digest(const bt_model *model, bt_sha256 *ret_digest, 
         hash_u64(&stream, entry->rank);
         for (uint32_t d = 0; d < entry->rank; d++) hash_u64(&stream, entry->shape[d]);
         bt_sha256_add(&stream, entry->data, entry->bytes);
+        bt_safetensors_cold(entry->data, entry->bytes, entry->mapped);
     }
     bt_sha256_end(&stream, ret_digest);
     return BT_OK;

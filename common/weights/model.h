@@ -45,6 +45,7 @@ typedef struct {
     bt_dtype dtype;
     uint32_t rank;
     uint64_t shape[4];
+    bool mapped; /* data lies in a mapping of the file */
 } bt_tensor;
 
 /* Errors: ERR_OS (file missing, unreadable), ERR_FORMAT (bytes wrong), ERR_ARGUMENT (a model we do
@@ -66,8 +67,12 @@ void bt_folder_name(const char *dir, char ret_name[BT_NAME_BYTES_MAX]);
 bt_status bt_model_tensor(const bt_model *model, const char *name, uint32_t rank,
                           const uint64_t shape[4], bt_tensor *ret_tensor, bt_err *err);
 
+/* Nobody reads these rows (of the first dimension) soon: gives their pages of the file's mapping
+ * back, if it is mapped. They come again when read. */
+void bt_tensor_cold(const bt_tensor *tensor, uint64_t first, uint64_t end);
+
 /* SHA-256 over every tensor's name, dtype, shape and bytes, in name order. Reads the whole
- * checkpoint once. */
+ * checkpoint once; its pages do not stay. */
 bt_status bt_model_weights_digest(const bt_model *model, bt_sha256 *ret_digest, bt_err *err);
 
 /* Architecture, shapes, RoPE, windows, biases, QK norm, vocabulary and the tokenizer file's hash: what

@@ -296,6 +296,14 @@ static void unload(const uint8_t *data, uint64_t bytes, memory_kind memory)
     if (memory == MEMORY_HEAP) free((void *)data);
 }
 
+void bt_safetensors_cold(const void *data, uint64_t bytes, bool mapped)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + bytes) / page * page;
+    if (mapped && end > first) (void)madvise((void *)first, end - first, MADV_DONTNEED);
+}
+
 bt_status bt_safetensors_open(const char *path, bt_safetensors **ret_file, bt_err *err)
 {
     int fd;
@@ -314,6 +322,7 @@ bt_status bt_safetensors_open(const char *path, bt_safetensors **ret_file, bt_er
         return status;
     }
     file->memory = memory;
+    for (uint32_t i = 0; i < file->count; i++) file->entries[i].mapped = memory == MEMORY_MAPPED;
     *ret_file = file;
     return BT_OK;
 }

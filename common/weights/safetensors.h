@@ -21,6 +21,7 @@
 #include "common/base/dtype.h"
 #include "common/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,7 +41,12 @@ typedef struct {
     uint64_t shape[BT_SAFETENSORS_RANK_MAX];
     const void *data; /* any alignment */
     uint64_t bytes;
+    bool mapped; /* data lies in a mapping of the file */
 } bt_safetensors_entry;
+
+/* Nobody reads these bytes soon: gives the pages of mapped data back; they come again when read. Does nothing
+ * to data that is not mapped. */
+void bt_safetensors_cold(const void *data, uint64_t bytes, bool mapped);
 
 /* Errors: ERR_OS (cannot open or read; not a regular file), ERR_FORMAT, ERR_LIMIT (more tensors,
  * dimensions or name bytes than above), ERR_NO_MEMORY. */
