@@ -1,4 +1,5 @@
-/* linear_avx2.c - a tile of 6 rows by 16 columns in 12 registers; fewer rows take up to 64 columns.
+/* linear_avx2.c - a tile of 4 rows by 16 columns in 8 registers, 6 rows in 12 where weights are
+ * widened in registers; fewer rows take up to 64 columns.
  *
  * Per k and 16 columns: 2 loads of weights, a broadcast for each row, 2 FMAs for each row. */
 #include "kernels/linear/linear_loops.h"
@@ -59,8 +60,11 @@ BT_INLINE void tile(const linear_tile *t, bt_dtype dtype, uint32_t first_row, ui
         }
         for (uint32_t odd = 0; odd < 2; odd++, x += t->step) {
             __m256 at[8];
-            for (uint32_t c = 0; c < vectors; c++)
+            for (uint32_t c = 0; c < vectors; c++) {
                 at[c] = load_columns(dtype, w[c / 4], (eighth + c) % 4, odd);
+                /* In a register: else gcc 12 loads f32 weights again for every row. */
+                if (rows > 1) __asm__("" : "+x"(at[c]));
+            }
             for (uint32_t i = 0; i < rows; i++) {
                 __m256 value = _mm256_broadcast_ss(x + i);
                 for (uint32_t c = 0; c < vectors; c++)
@@ -112,10 +116,10 @@ BT_INLINE void tile_rows(const linear_tile *t, bt_dtype dtype)
     linear_tile one = *t;
     for (uint32_t p = 0; p < t->panels; p++) {
         one.columns = linear_min(t->columns - p * BT_LINEAR_PANEL, BT_LINEAR_PANEL);
-        /* 8 rows are 4 and 4 rather than 6 and 2 */
-        uint32_t upper = t->rows <= 6 ? t->rows : (t->rows + 1) / 2;
-        panel_rows(&one, dtype, 0, upper);
-        if (upper < t->rows) panel_rows(&one, dtype, upper, t->rows - upper);
+        /* 4 rows of f32 have full speed; with 6 gcc 12 spills a sum and waits for it. */
+        uint32_t most = dtype == BT_DTYPE_F32 ? 4 : 6;
+        for (uint32_t row = 0; row < t->rows; row += most)
+            panel_rows(&one, dtype, row, linear_min(t->rows - row, most));
         one.w += t->panel_bytes;
         one.y += BT_LINEAR_PANEL;
     }

@@ -9,8 +9,9 @@
  *         OpenBLAS is told to use the same instructions (OPENBLAS_CORETYPE, Haswell for avx2).
  *
  * Usage: bench_cpu [--row NAME] [--threads N] [--openblas PATH] [--quick]
- * Every row this CPU has (kernels/dispatch.h) runs in a process of its own. Rounds of ours and of
- * the reference alternate; each keeps its best, since the machine may be shared. */
+ * Every row this CPU has (kernels/dispatch.h) runs in a process of its own. Passes of ours and of
+ * the reference alternate for a second (--quick: a tenth); each keeps its best, since the machine
+ * may be shared. */
 #include "common/base/clock.h"
 #include "common/base/rng.h"
 #include "common/engine/team.h"
@@ -30,6 +31,7 @@
 #define CACHE_BYTES ((size_t)24 << 20)
 #define MEMORY_BYTES ((size_t)1 << 30)
 #define CHUNKS_PER_THREAD 4u
+#define ROUNDS_MIN 3
 
 typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
                       const float *a, int lda, const float *b, int ldb, float beta, float *c,
@@ -48,7 +50,7 @@ typedef struct {
     uint32_t threads;
     sgemm_fn *sgemm; /* NULL: no OpenBLAS */
     void *scratch;   /* [threads] */
-    int rounds;
+    double seconds;  /* of one measurement */
 } bench;
 
 static void *map_bytes(size_t bytes)
@@ -184,20 +186,18 @@ static void bench_gemv(const bench *b, bt_compute compute, bt_dtype dtype, uint3
     fill_panels(panels, dtype, copies * bytes);
     for (uint32_t l = 0; l < k; l++) x[l] = 1.0f / (float)(l + 1);
     double ours = 0, reading = 0;
-    int passes = 1 + (int)(((size_t)96 << 20) / (copies * bytes));
-    for (int round = 0; round < b->rounds; round++) {
+    uint64_t begin = bt_monotonic_ns();
+    for (int round = 0; round < ROUNDS_MIN || seconds_since(begin) < b->seconds; round++) {
         uint64_t start = bt_monotonic_ns();
-        for (int pass = 0; pass < passes; pass++) read_all(b, panels, copies * bytes);
-        keep_best(&reading, seconds_since(start) / passes);
+        read_all(b, panels, copies * bytes);
+        keep_best(&reading, seconds_since(start));
         start = bt_monotonic_ns();
-        for (int pass = 0; pass < passes; pass++) {
-            for (size_t copy = 0; copy < copies; copy++) {
-                const bt_linear_weights w = {panels + copy * bytes, dtype, n, k};
-                const bt_linear op = {.w = &w, .x = packed, .y = y, .m = 1, .y_stride = n};
-                linear_all(b, compute, x, packed, &op);
-            }
+        for (size_t copy = 0; copy < copies; copy++) {
+            const bt_linear_weights w = {panels + copy * bytes, dtype, n, k};
+            const bt_linear op = {.w = &w, .x = packed, .y = y, .m = 1, .y_stride = n};
+            linear_all(b, compute, x, packed, &op);
         }
-        keep_best(&ours, seconds_since(start) / passes);
+        keep_best(&ours, seconds_since(start));
     }
     double gb = (double)(copies * bytes) * 1e-9;
     printf("%-6s gemv %-4s x %-4s n %6u k %5u  %5zu MiB  %6.1f GB/s  reading %6.1f  %3.0f %%\n",
@@ -229,17 +229,15 @@ static void bench_gemm(const bench *b, bt_compute compute, bt_dtype dtype, uint3
     const bt_linear_weights w = {panels, dtype, n, k};
     const bt_linear op = {.w = &w, .x = packed, .y = y, .m = m, .y_stride = n};
     double ours = 0, blas = 0, flops = 2.0 * m * n * k;
-    int passes = 1 + (int)(2e9 / flops);
-    for (int round = 0; round < b->rounds; round++) {
+    uint64_t begin = bt_monotonic_ns();
+    for (int round = 0; round < ROUNDS_MIN || seconds_since(begin) < b->seconds; round++) {
         uint64_t start = bt_monotonic_ns();
-        for (int pass = 0; pass < passes; pass++) linear_all(b, compute, x, packed, &op);
-        keep_best(&ours, seconds_since(start) / passes);
+        linear_all(b, compute, x, packed, &op);
+        keep_best(&ours, seconds_since(start));
         if (!b->sgemm) continue;
         start = bt_monotonic_ns();
-        for (int pass = 0; pass < passes; pass++)
-            b->sgemm(101, 111, 112, (int)m, (int)n, (int)k, 1, x, (int)k, rows, (int)k, 0, y,
-                     (int)n);
-        keep_best(&blas, seconds_since(start) / passes);
+        b->sgemm(101, 111, 112, (int)m, (int)n, (int)k, 1, x, (int)k, rows, (int)k, 0, y, (int)n);
+        keep_best(&blas, seconds_since(start));
     }
     printf("%-6s gemm %-4s x %-4s m %4u n %6u k %5u  %7.1f GFLOP/s", b->kernels->name,
            bt_compute_names[compute], bt_dtype_name(dtype), m, n, k, flops / ours * 1e-9);
@@ -288,7 +286,7 @@ static void bench_row(const options *o, const bt_kernels *kernels)
                  {BT_COMPUTE_BF16, BT_DTYPE_BF16},
                  {BT_COMPUTE_INT8, BT_DTYPE_INT8}};
     static const uint32_t rows[] = {64, 256, 1000};
-    bench b = {.kernels = kernels, .threads = o->threads, .rounds = o->quick ? 4 : 12};
+    bench b = {.kernels = kernels, .threads = o->threads, .seconds = o->quick ? 0.1 : 1};
     bt_err err;
     if (bt_team_create(o->threads, &b.team, &err) != BT_OK) {
         fprintf(stderr, "bench_cpu: %s\n", err.message);

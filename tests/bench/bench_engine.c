@@ -1,28 +1,32 @@
 /* What the engine makes of this machine, on a checkpoint (the demo model by default):
  *
- *   stream, fma   what one pass over 512 MiB and a loop of FMAs reach on all threads, in this run
- *   prefill       tokens/s of prompts of 64, 256 and 1,000 tokens, and the part of the FMA peak
- *   decode        tokens/s of 1, 4 and 16 sequences after 128 tokens, and the part of the stream
+ *   read, fma     what a loop that only reads as many bytes as one step reads weights reaches on all
+ *                 threads, and a product whose operands stay in the first-level cache (f32), in
+ *                 this run. Whether the weights come from a cache is a matter of their size.
+ *   prefill       tokens/s of prompts of 64, 256 and 1,000 tokens, and the part of the FMA rate
+ *   decode        tokens/s of 1, 4 and 16 sequences after 128 tokens, and the part of the reading
  *                 rate that one pass over the weights for each step amounts to
  *
- * Usage: bench_engine [MODEL-DIR [THREADS]]. Best of several rounds, and beside wall time what one
- * second of one core makes: the machine may be shared. */
+ * Usage: bench_engine [MODEL-DIR [THREADS [COMPUTE [KERNELS]]]], the last two as in engine.h. Best
+ * of several rounds, reading between them, and beside wall time what one second of one core makes:
+ * the machine may be shared. */
 #include "common/base/clock.h"
 #include "common/base/crypto.h"
 #include "common/engine/engine.h"
 #include "common/engine/team.h"
 #include "kernels/dispatch.h"
 
+#include <immintrin.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define SEQS 16u
 #define PROMPT_MAX 1000u
 #define ROUNDS 5
-#define STREAM_BYTES ((size_t)512 << 20)
 #define CHUNKS 64u
 
 static void must(bt_status status, const bt_err *err)
@@ -48,79 +52,78 @@ static double core_seconds(void)
 /* --- the machine --- */
 
 typedef struct {
-    bt_matmul_fn *matmul;
-    bt_matmul op;
-    uint32_t rounds;
-} peak_job;
+    const uint8_t *data;
+    size_t chunk_bytes;
+} read_job;
 
-/* Dot products of one row with CHUNKS parts of a large matrix: reads it once. */
-static void stream_chunk(void *arg, uint32_t chunk, uint32_t worker)
+/* Adds up a chunk as integers, four streams at a time. */
+__attribute__((target("avx2"))) static void read_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
     (void)worker;
-    const peak_job *job = arg;
-    uint32_t columns = job->op.n / CHUNKS;
-    job->matmul(&job->op, chunk * columns, (chunk + 1) * columns);
+    const read_job *job = arg;
+    size_t quarter = job->chunk_bytes / 4;
+    const uint8_t *at = job->data + chunk * job->chunk_bytes;
+    __m256i sum[8];
+    for (int i = 0; i < 8; i++) sum[i] = _mm256_setzero_si256();
+    for (size_t i = 0; i < quarter; i += 64) {
+        for (int s = 0; s < 4; s++) {
+            const __m256i *line = (const __m256i *)(at + s * quarter + i);
+            _mm_prefetch((const char *)line + 2048, _MM_HINT_T0);
+            sum[s] = _mm256_add_epi64(sum[s], _mm256_load_si256(line));
+            sum[s + 4] = _mm256_add_epi64(sum[s + 4], _mm256_load_si256(line + 1));
+        }
+    }
+    for (int i = 1; i < 8; i++) sum[0] = _mm256_add_epi64(sum[0], sum[i]);
+    volatile long long sink = _mm256_extract_epi64(sum[0], 0);
+    (void)sink;
 }
 
-/* The matmul kernel on operands that stay in the first-level cache. */
-static void fma_chunk(void *arg, uint32_t chunk, uint32_t worker)
+/* Bytes/s of one pass over data, which the pass before left where it fits. */
+static double read_rate(bt_team *team, const uint8_t *data, size_t bytes)
 {
-    const peak_job *job = arg;
-    static float results[BT_TEAM_THREADS_MAX][6 * 8];
-    bt_matmul op = job->op;
-    op.y = results[worker];
-    for (uint32_t i = 0; i < job->rounds; i++) job->matmul(&op, 0, op.n);
-    (void)chunk;
-}
-
-static double stream_rate(bt_team *team)
-{
-    uint32_t k = 4096, n = (uint32_t)(STREAM_BYTES / (k * sizeof(float)));
-    float *w = malloc(STREAM_BYTES), *x = calloc(k, sizeof(float)), *y = malloc(n * sizeof(float));
-    if (!w || !x || !y) exit(1);
-    memset(w, 1, STREAM_BYTES); /* not zeros: those would be one page of the kernel */
-    peak_job job = {.matmul = bt_kernels_best()->matmul,
-                    .op = {.x = x,
-                           .w = w,
-                           .y = y,
-                           .w_dtype = BT_DTYPE_F32,
-                           .m = 1,
-                           .n = n,
-                           .k = k,
-                           .x_stride = k,
-                           .y_stride = n}};
+    read_job job = {.data = data, .chunk_bytes = bytes / CHUNKS & ~(size_t)255};
     double best = 0;
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < 2; round++) {
         uint64_t start = bt_monotonic_ns();
-        bt_team_run(team, stream_chunk, &job, CHUNKS);
-        double rate = (double)STREAM_BYTES / seconds_since(start);
+        bt_team_run(team, read_chunk, &job, CHUNKS);
+        double rate = (double)(job.chunk_bytes * CHUNKS) / seconds_since(start);
         if (rate > best) best = rate;
     }
-    free(w);
-    free(x);
-    free(y);
     return best;
 }
 
-static double fma_rate(bt_team *team)
+typedef struct {
+    const bt_linear_ops *ops;
+    bt_linear op;
+    uint32_t rounds;
+} peak_job;
+
+/* The matrix kernel on operands that stay in the first-level cache. */
+static void fma_chunk(void *arg, uint32_t chunk, uint32_t worker)
 {
-    enum { M = 6, N = 8, K = 256, INNER = 2000 };
-    static float x[M * K], w[N * K];
-    peak_job job = {.matmul = bt_kernels_best()->matmul,
-                    .op = {.x = x,
-                           .w = w,
-                           .w_dtype = BT_DTYPE_F32,
-                           .m = M,
-                           .n = N,
-                           .k = K,
-                           .x_stride = K,
-                           .y_stride = N},
+    (void)chunk;
+    static _Alignas(64) uint8_t scratch[BT_TEAM_THREADS_MAX][64];
+    static float results[BT_TEAM_THREADS_MAX][12 * 32];
+    const peak_job *job = arg;
+    bt_linear op = job->op;
+    op.y = results[worker];
+    for (uint32_t i = 0; i < job->rounds; i++) job->ops->run(&op, 0, 1, scratch[worker]);
+}
+
+static double fma_rate(bt_team *team, const bt_kernels *kernels)
+{
+    enum { M = 12, N = 32, K = 256, INNER = 2000 };
+    static _Alignas(64) float x[M * K], w[N * K];
+    const bt_linear_weights weights = {w, BT_DTYPE_F32, N, K};
+    peak_job job = {.ops = kernels->linear[BT_COMPUTE_F32],
+                    .op = {.w = &weights, .x = x, .m = M, .y_stride = N},
                     .rounds = INNER};
     double best = 0;
+    uint32_t chunks = bt_team_threads(team) * 2;
     for (int round = 0; round < ROUNDS; round++) {
         uint64_t start = bt_monotonic_ns();
-        bt_team_run(team, fma_chunk, &job, 4);
-        double rate = 2.0 * M * N * K * INNER * 4 / seconds_since(start);
+        bt_team_run(team, fma_chunk, &job, chunks);
+        double rate = 2.0 * M * N * K * INNER * chunks / seconds_since(start);
         if (rate > best) best = rate;
     }
     return best;
@@ -130,6 +133,9 @@ static double fma_rate(bt_team *team)
 
 typedef struct {
     bt_engine *engine;
+    bt_team *team;    /* for reading */
+    uint8_t *weights; /* as many bytes as a step reads */
+    size_t weight_bytes;
     bt_engine_seq seqs[SEQS];
     uint32_t tokens[PROMPT_MAX];
     uint32_t blocks[SEQS][64];
@@ -193,26 +199,44 @@ static void bench_prefill(fixture *f, double flops_per_token, double peak)
     }
 }
 
-static void bench_decode(fixture *f, double weight_bytes, double stream)
+static void bench_decode(fixture *f)
 {
-    enum { STEPS = 100 };
     static const uint32_t counts[] = {1, 4, SEQS};
+    /* about half a second a round */
+    uint32_t steps = (uint32_t)(1e10 / (double)f->weight_bytes / 2) + 2;
+    if (steps > 100) steps = 100;
     for (int c = 0; c < 3; c++) {
         best_times best = {0};
+        double reading = 0;
         for (int round = 0; round < ROUNDS; round++) {
+            double rate = read_rate(f->team, f->weights, f->weight_bytes);
+            if (rate > reading) reading = rate;
             double before = core_seconds(), wall = 0;
-            for (uint32_t step = 0; step < STEPS; step++) {
+            for (uint32_t step = 0; step < steps; step++) {
                 set_seqs(f, 128 + step, 1);
                 wall += run_batch(f, counts[c]);
             }
             take_best(&best, wall, core_seconds() - before);
         }
-        double tokens = (double)counts[c] * STEPS;
-        printf("decode  %4u sequences  %7.0f tokens/s %7.0f per core-second %7.2f ms  %3.0f %% of "
-               "the stream rate\n",
-               counts[c], tokens / best.wall, tokens / best.cores, best.wall / STEPS * 1e3,
-               100 * weight_bytes * STEPS / best.wall / stream);
+        double tokens = (double)counts[c] * steps;
+        double rate = (double)f->weight_bytes * steps / best.wall;
+        printf(
+            "decode  %4u sequences  %7.0f tokens/s %7.0f per core-second %7.2f ms  %5.1f GB/s of "
+            "weights, %3.0f %% of reading (%.1f)\n",
+            counts[c], tokens / best.wall, tokens / best.cores, best.wall / steps * 1e3,
+            rate * 1e-9, 100 * rate / reading, reading * 1e-9);
     }
+}
+
+/* Bytes of a step's weights as the engine holds them. */
+static size_t packed_bytes(const bt_model_config *m, bt_compute compute)
+{
+    bt_dtype dtype = bt_linear_dtype(compute, m->dtype);
+    uint32_t q = m->q_heads * m->head_dim, kv = m->kv_heads * m->head_dim;
+    size_t layer =
+        bt_linear_bytes(dtype, q + 2 * kv, m->hidden) + bt_linear_bytes(dtype, m->hidden, q) +
+        2 * bt_linear_bytes(dtype, m->mlp, m->hidden) + bt_linear_bytes(dtype, m->hidden, m->mlp);
+    return m->layers * layer + bt_linear_bytes(dtype, m->vocab, m->hidden);
 }
 
 static double weight_count(const bt_model_config *m)
@@ -221,38 +245,63 @@ static double weight_count(const bt_model_config *m)
     return m->layers * (2 * m->hidden * q + 2 * m->hidden * kv + 3.0 * m->hidden * m->mlp);
 }
 
+static bt_compute compute_of(const char *name)
+{
+    for (int compute = 0; compute < BT_COMPUTE_COUNT; compute++)
+        if (strcmp(bt_compute_names[compute], name) == 0) return (bt_compute)compute;
+    fprintf(stderr, "bench_engine: there is no compute '%s'\n", name);
+    exit(2);
+}
+
+static void prepare(fixture *f, const bt_model *model, const bt_engine_config *config)
+{
+    bt_err err;
+    const bt_model_config *m = bt_model_config_of(model);
+    must(bt_team_create(config->threads, &f->team, &err), &err);
+    must(bt_engine_create(model, config, &f->engine, &err), &err);
+    f->weight_bytes = packed_bytes(m, config->compute);
+    size_t room = (f->weight_bytes + ((size_t)2 << 20)) & ~(((size_t)2 << 20) - 1);
+    f->weights = aligned_alloc((size_t)2 << 20, room);
+    if (!f->weights) exit(1);
+    (void)madvise(f->weights, room, MADV_HUGEPAGE);
+    memset(f->weights, 1, room);
+    for (uint32_t i = 0; i < PROMPT_MAX; i++) f->tokens[i] = i * 37 % m->vocab;
+    for (uint32_t i = 0; i < SEQS * 64; i++) f->blocks[i / 64][i % 64] = i;
+}
+
 int main(int argc, char **argv)
 {
     static fixture f;
     bt_err err;
     bt_model *model;
-    bt_team *team;
     cpu_set_t cores;
     sched_getaffinity(0, sizeof(cores), &cores);
-    uint32_t threads = argc > 2 ? (uint32_t)atoi(argv[2]) : (uint32_t)CPU_COUNT(&cores);
-    must(bt_crypto_start(&err), &err);
-    must(bt_model_open(argc > 1 ? argv[1] : "ops/model", &model, &err), &err);
-    must(bt_team_create(threads, &team, &err), &err);
-    const bt_model_config *m = bt_model_config_of(model);
+    const char *kernels = argc > 4 ? argv[4] : bt_kernels_best()->name;
     const bt_engine_config config = {.backend = "cpu",
                                      .block_tokens = 16,
                                      .pool_blocks = SEQS * 64,
                                      .batch_seqs_max = SEQS,
                                      .batch_tokens_max = SEQS * 128,
-                                     .threads = threads};
-    double stream = stream_rate(team), peak = fma_rate(team), weights = weight_count(m);
-    double head = (double)m->vocab * m->hidden;
-    bt_team_destroy(team);
-    must(bt_engine_create(model, &config, &f.engine, &err), &err);
-    for (uint32_t i = 0; i < PROMPT_MAX; i++) f.tokens[i] = i * 37 % m->vocab;
-    for (uint32_t i = 0; i < SEQS * 64; i++) f.blocks[i / 64][i % 64] = i;
-
-    printf("%s, %.1f M weights in %s, kernels %s, %u threads\n", bt_model_name(model),
-           (weights + head) * 1e-6, bt_dtype_name(m->dtype), bt_kernels_best()->name, threads);
-    printf("stream   %8.1f GB/s\nfma      %8.1f GFLOP/s\n", stream * 1e-9, peak * 1e-9);
+                                     .threads = argc > 2 ? (uint32_t)atoi(argv[2])
+                                                         : (uint32_t)CPU_COUNT(&cores),
+                                     .compute = argc > 3 ? compute_of(argv[3]) : BT_COMPUTE_F32,
+                                     .kernels = kernels};
+    must(bt_crypto_start(&err), &err);
+    must(bt_model_open(argc > 1 ? argv[1] : "ops/model", &model, &err), &err);
+    const bt_model_config *m = bt_model_config_of(model);
+    prepare(&f, model, &config);
+    double peak = fma_rate(f.team, bt_kernels_find(kernels)), weights = weight_count(m);
+    printf("%s, %.1f M weights in %s, computed in %s, kernels %s, %u threads\n",
+           bt_model_name(model), (weights + (double)m->vocab * m->hidden) * 1e-6,
+           bt_dtype_name(m->dtype), bt_compute_names[config.compute], kernels, config.threads);
+    printf("read     %8.1f GB/s over %.0f MB\nfma      %8.1f GFLOP/s\n",
+           read_rate(f.team, f.weights, f.weight_bytes) * 1e-9, (double)f.weight_bytes * 1e-6,
+           peak * 1e-9);
     bench_prefill(&f, 2 * weights, peak);
-    bench_decode(&f, (weights + head) * (double)bt_dtype_bytes(m->dtype), stream);
+    bench_decode(&f);
     bt_engine_destroy(f.engine);
+    bt_team_destroy(f.team);
     bt_model_close(model);
+    free(f.weights);
     return 0;
 }
