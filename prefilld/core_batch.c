@@ -20,6 +20,14 @@ static uint32_t next_request(const bt_prefill_core *core)
     return best;
 }
 
+/* Tokens of the next chunk that are followed by one of the prompt: where that is scored. */
+static uint32_t score_count(const p_request *r, uint32_t chunk)
+{
+    uint32_t last = r->token_count - r->base - 1;
+    if (!r->score || r->computed >= last) return 0;
+    return r->computed + chunk <= last ? chunk : last - r->computed;
+}
+
 static void batch_add(bt_prefill_core *core, uint32_t request, uint32_t chunk)
 {
     p_request *r = &core->requests[request];
@@ -36,7 +44,9 @@ static void batch_add(bt_prefill_core *core, uint32_t request, uint32_t chunk)
         .sample = r->computed + chunk == r->token_count,
         .sampling = r->sampling,
         .history = r->tokens,
-        .prompt_count = r->token_count - (bt_mutate_committed_is_prompt() ? 0 : r->base)};
+        .prompt_count = r->token_count - (bt_mutate_committed_is_prompt() ? 0 : r->base),
+        .score_next = r->tokens + r->computed + 1,
+        .score_count = score_count(r, chunk)};
     batch->count++;
 }
 
@@ -130,7 +140,7 @@ static void chunk_done(bt_prefill_core *core, uint32_t request)
     *total += r->chunk;
     r->chunk = 0;
     bool last = r->computed == r->token_count;
-    if (last && !r->sampled) {
+    if (r->broken || (last && !r->sampled)) {
         bt_pcore_request_fail(core, request, BT_REFUSE_ENGINE,
                               r->broken ? "the model's logits are not finite"
                                         : "the engine sampled no token");
@@ -157,6 +167,26 @@ static void on_batch_done(bt_prefill_core *core, bt_status status)
     batch_release(core);
 }
 
+/* The scores of a chunk go to R at once, so they come before the first token. */
+static void on_scores(bt_prefill_core *core, const bt_engine_event *event)
+{
+    assert(event->handle < core->request_count);
+    p_request *r = &core->requests[event->handle];
+    if (r->state != REQUEST_COMPUTING || r->chunk == 0) return; /* ended meanwhile */
+    if (event->status != BT_OK) {
+        r->broken = true;
+        return;
+    }
+    bt_msg msg = {.kind = BT_MSG_PROMPT_LOGPROBS, .fence = r->fence};
+    for (uint32_t sent = 0; sent < event->score_count; sent += msg.tokens.token_count) {
+        uint32_t left = event->score_count - sent;
+        msg.tokens.tokens = event->scores + sent;
+        msg.tokens.index = r->computed + 1 + sent;
+        msg.tokens.token_count = left < BT_MSG_TOKENS_MAX ? left : BT_MSG_TOKENS_MAX;
+        core->io.send_router(core->io.ctx, &msg);
+    }
+}
+
 void bt_pcore_engine_event(bt_prefill_core *core, const bt_engine_event *event)
 {
     if (!core->batch.busy || event->batch != core->batch.id) {
@@ -171,9 +201,10 @@ void bt_pcore_engine_event(bt_prefill_core *core, const bt_engine_event *event)
         if (r->state != REQUEST_COMPUTING || r->chunk == 0) break; /* ended meanwhile */
         r->token = event->token;
         r->sampled = event->status == BT_OK && event->token.id < core->config.vocab;
-        r->broken = event->status != BT_OK;
+        r->broken |= event->status != BT_OK;
         break;
     }
+    case BT_ENGINE_SCORES: on_scores(core, event); break;
     case BT_ENGINE_BATCH_DONE: on_batch_done(core, event->status); break;
     }
 }

@@ -171,6 +171,7 @@ static void request_fill(bt_prefill_core *core, p_request *r, const bt_msg *msg)
     r->priority = work->priority;
     r->ignore_eos = work->ignore_eos;
     r->no_reserve = work->no_reserve;
+    r->score = work->prompt_logprobs;
     r->sampling = bt_sampling_copy(&work->sampling, r->bias);
     r->token_count = work->token_count;
     memcpy(r->tokens, work->tokens, work->token_count * sizeof(r->tokens[0]));
@@ -285,12 +286,12 @@ void bt_pcore_cancel(bt_prefill_core *core, const bt_fence *fence)
 }
 
 /* Gives a waiting request its blocks: the cached beginning pinned, the rest taken. The last token
- * is always computed, so that there is a logit to sample from. */
+ * is always computed, so that there is a logit to sample from; all are if all are scored. */
 static bool admit(bt_prefill_core *core, uint32_t request)
 {
     p_request *r = &core->requests[request];
     uint32_t runs = 0;
-    if (r->probe_peer == NONE)
+    if (r->probe_peer == NONE && !r->score)
         runs = bt_kv_prefix_pin(core->prefix, &r->root, r->tokens,
                                 (r->token_count - 1) / BT_RUN_TOKENS, request, r->blocks);
     uint32_t pinned = runs * core->blocks_per_run;

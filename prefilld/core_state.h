@@ -38,6 +38,7 @@ typedef struct {
     uint64_t serial;
     uint32_t base, max_tokens, priority;
     bool ignore_eos, no_reserve;
+    bool score;           /* R wants the prompt's logprobs */
     bt_sampling sampling; /* borrows bias */
     uint8_t tenant_salt[BT_SHA256_BYTES];
     bt_sha256 root, name; /* of the prefix; name covers the first named_runs runs */

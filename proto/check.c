@@ -48,6 +48,7 @@ static const uint8_t fence_needs[BT_MSG_KIND_END] = {
     [BT_MSG_ABANDON] = NEED_GRANT,
     [BT_MSG_QUIESCED] = NEED_GRANT,
     [BT_MSG_LEASE_RENEW] = NEED_GRANT,
+    [BT_MSG_PROMPT_LOGPROBS] = NEED_KEY | NEED_P,
 };
 
 #define REQUIRE(cond, field)                                                                       \
@@ -195,6 +196,8 @@ static bool check_answer(const bt_msg *m, const char **ret_field)
         REQUIRE(TEXT_VALID(m->refused.text), "text");
         return true;
     case BT_MSG_TOKENS:
+    case BT_MSG_PROMPT_LOGPROBS:
+        REQUIRE(m->kind == BT_MSG_TOKENS || m->tokens.index >= 1, "index");
         REQUIRE(m->tokens.token_count >= 1 && m->tokens.token_count <= BT_MSG_TOKENS_MAX, "tokens");
         REQUIRE(m->tokens.index <= BT_CONTEXT_TOKENS_MAX - m->tokens.token_count, "index");
         for (uint32_t i = 0; i < m->tokens.token_count; i++)

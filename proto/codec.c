@@ -54,6 +54,7 @@ static const struct {
     [BT_MSG_ABANDON] = {SMALL_BYTES, 0},
     [BT_MSG_QUIESCED] = {SMALL_BYTES, 0},
     [BT_MSG_LEASE_RENEW] = {SMALL_BYTES, 0},
+    [BT_MSG_PROMPT_LOGPROBS] = {16384, BT_MSG_TOKENS_MAX *(1 + 2 * BT_TOP_LOGPROBS_MAX)},
 };
 
 /* protobuf-c's allocator: bump, nothing is given back before the next decode. */

@@ -122,6 +122,7 @@ static void put_work(const bt_msg_work *w, bt_pb *pb)
     to->priority = w->priority;
     to->ignore_eos = w->ignore_eos;
     to->no_reserve = w->no_reserve;
+    to->prompt_logprobs = w->prompt_logprobs;
     to->deadline_ms = w->deadline_ms;
     to->sampling = &pb->sampling;
     to->tenant_salt = BYTES_OF(w->tenant_salt);
@@ -312,7 +313,8 @@ void bt_pb_from_msg(const bt_msg *msg, bt_pb *ret_pb)
     case BT_MSG_PAIR_REFUSE: put_pairing(msg, pb); break;
     case BT_MSG_PREFILL: put_work(&msg->prefill, pb); break;
     case BT_MSG_RESERVE: put_work(&msg->reserve, pb); break;
-    case BT_MSG_TOKENS: put_tokens(msg, pb); break;
+    case BT_MSG_TOKENS:
+    case BT_MSG_PROMPT_LOGPROBS: put_tokens(msg, pb); break;
     case BT_MSG_TICKET:
     case BT_MSG_SEALED:
     case BT_MSG_CREDIT:
@@ -440,6 +442,7 @@ static const char *take_work(const Baton__V1__Work *from, bt_logit_bias *bias, b
     w->priority = from->priority;
     w->ignore_eos = from->ignore_eos;
     w->no_reserve = from->no_reserve;
+    w->prompt_logprobs = from->prompt_logprobs;
     w->deadline_ms = from->deadline_ms;
     TAKE_BYTES(from->tenant_salt, w->tenant_salt);
     return take_sampling(from->sampling, bias, &w->sampling);
@@ -623,6 +626,7 @@ const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_pb_room *room, 
     case BT_MSG_PREFILL: return take_work(envelope->prefill, room->bias, &m->prefill);
     case BT_MSG_RESERVE: return take_work(envelope->reserve, room->bias, &m->reserve);
     case BT_MSG_TOKENS: return take_tokens(envelope->tokens, room->tokens, m);
+    case BT_MSG_PROMPT_LOGPROBS: return take_tokens(envelope->prompt_logprobs, room->tokens, m);
     default: return take_answer(envelope, m);
     }
 }

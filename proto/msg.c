@@ -90,8 +90,8 @@ static bool work_equal(const bt_msg_work *a, const bt_msg_work *b)
     for (uint32_t i = 0; i < a->token_count; i++)
         if (a->tokens[i] != b->tokens[i]) return false;
     return SAME(base) && SAME(max_tokens) && SAME(priority) && SAME(ignore_eos) &&
-           SAME(no_reserve) && SAME(deadline_ms) && SAME_BYTES(tenant_salt) &&
-           bt_sampling_equal(&a->sampling, &b->sampling);
+           SAME(no_reserve) && SAME(prompt_logprobs) && SAME(deadline_ms) &&
+           SAME_BYTES(tenant_salt) && bt_sampling_equal(&a->sampling, &b->sampling);
 }
 
 static bool tokens_equal(const bt_msg *a, const bt_msg *b)
@@ -172,7 +172,8 @@ bool bt_msg_equal(const bt_msg *a, const bt_msg *b)
                SAME(first_token.cached_tokens);
     case BT_MSG_REFUSED:
         return SAME(refused.reason) && SAME(refused.retry) && SAME_TEXT(refused.text);
-    case BT_MSG_TOKENS: return tokens_equal(a, b);
+    case BT_MSG_TOKENS:
+    case BT_MSG_PROMPT_LOGPROBS: return tokens_equal(a, b);
     case BT_MSG_FINISHED: return SAME(finished.reason) && SAME(finished.token_count);
     case BT_MSG_EVICTED: return SAME(evicted.token_count);
     case BT_MSG_RENEW: return renew_equal(a, b);

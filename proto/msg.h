@@ -22,7 +22,8 @@
 
 /* Another major is refused. Another minor of it is understood, but fields it does not know are
  * ignored there: bt_sampling_minor says what a request needs, and R sends it to no older daemon.
- *   minor 1   sampling: min_p, penalties, min_tokens, stop_ids, logit_bias, logprobs */
+ *   minor 1   sampling: min_p, penalties, min_tokens, stop_ids, logit_bias, logprobs;
+ *             prompt_logprobs */
 #define BT_PROTO_MAJOR 1u
 #define BT_PROTO_MINOR 1u
 
@@ -107,6 +108,8 @@ typedef struct {
     uint32_t priority;   /* higher first */
     bool ignore_eos;
     bool no_reserve;      /* Prefill only: the first token ends the request, no D is involved */
+    bool prompt_logprobs; /* Prefill: tell the logprob of each prompt token but the first, with
+                             sampling.top_logprobs alternatives */
     uint64_t deadline_ms; /* milliseconds from receipt, 0 = none */
     bt_sampling sampling;
     uint8_t tenant_salt[BT_SHA256_BYTES];
@@ -169,7 +172,8 @@ typedef struct {
     X(MANIFEST,       25) /* P -> D    U */                                                         \
     X(ABANDON,        26) /* P -> D    U  ended at the first token */                               \
     X(QUIESCED,       27) /* P -> D    U  no put of that fence can still be in flight */            \
-    X(LEASE_RENEW,    28) /* P -> D    U  P is still computing for this grant */
+    X(LEASE_RENEW,    28) /* P -> D    U  P is still computing for this grant */                     \
+    X(PROMPT_LOGPROBS, 29) /* P -> R   Z  in order, before FIRST_TOKEN */
 /* clang-format on */
 
 typedef enum {
@@ -245,9 +249,9 @@ typedef struct {
         } refused;
         struct {
             const bt_token *tokens; /* at index, index + 1, … */
-            uint32_t index;
+            uint32_t index;         /* PROMPT_LOGPROBS: in the prompt, from 1; else in the output */
             uint32_t token_count;
-        } tokens;
+        } tokens; /* TOKENS, PROMPT_LOGPROBS */
         struct {
             bt_finish_reason reason;
             uint32_t token_count; /* output tokens in all = index after the last one */

@@ -176,6 +176,18 @@ static void drop_daemons(bt_router_core *core, bt_router_entry *r)
     r->prefill = BT_ROUTER_NONE;
 }
 
+/* The prompt's logprobs are with the client, if it wants them; no token is committed before. */
+static bool scores_complete(const bt_router_entry *r)
+{
+    return !r->score || r->scored + 1 >= r->prompt_count;
+}
+
+static uint32_t minor_of(const bt_sampling *sampling, bool prompt_logprobs)
+{
+    uint32_t minor = bt_sampling_minor(sampling);
+    return prompt_logprobs && minor < 1 ? 1 : minor;
+}
+
 static bt_msg_work work_of(const bt_router_entry *r)
 {
     bt_msg_work work = {.tokens = r->tokens,
@@ -184,6 +196,7 @@ static bt_msg_work work_of(const bt_router_entry *r)
                         .max_tokens = r->max_tokens,
                         .priority = r->priority,
                         .ignore_eos = r->ignore_eos,
+                        .prompt_logprobs = !scores_complete(r),
                         .sampling = r->sampling};
     memcpy(work.tenant_salt, r->tenant_salt, sizeof(work.tenant_salt));
     return work;
@@ -281,7 +294,7 @@ static bool choose_for(bt_router_core *core, const bt_router_entry *r, uint32_t 
     selection s = {.fixed_prefill = fixed_prefill,
                    .prompt_tokens = r->prompt_count + r->committed,
                    .total_tokens = r->prompt_count + r->max_tokens,
-                   .minor = bt_sampling_minor(&r->sampling),
+                   .minor = minor_of(&r->sampling, r->score),
                    .entry = r};
     if (choose(core, &s, ret_choice)) return true;
     s.entry = NULL;
@@ -443,6 +456,18 @@ static bool commit(bt_router_core *core, bt_router_entry *r, const bt_token *tok
     return false;
 }
 
+/* Commits what is here without a gap. True if the request ended. */
+static bool commit_ready(bt_router_core *core, bt_router_entry *r)
+{
+    while (scores_complete(r) && r->gap_set >> (r->committed % BT_ROUTER_GAP_MAX) & 1) {
+        uint32_t cell = r->committed % BT_ROUTER_GAP_MAX;
+        r->gap_set &= ~(1u << cell);
+        bt_token ready = r->gap[cell];
+        if (commit(core, r, &ready)) return true;
+    }
+    return false;
+}
+
 /* True if the request ended or its attempt failed: r is no longer this attempt's. */
 static bool receive(bt_router_core *core, bt_router_entry *r, uint32_t index, const bt_token *token,
                     uint64_t now_ns)
@@ -466,13 +491,7 @@ static bool receive(bt_router_core *core, bt_router_entry *r, uint32_t index, co
     }
     r->gap[index % BT_ROUTER_GAP_MAX] = *token;
     r->gap_set |= 1u << index % BT_ROUTER_GAP_MAX;
-    while (r->gap_set >> (r->committed % BT_ROUTER_GAP_MAX) & 1) {
-        uint32_t cell = r->committed % BT_ROUTER_GAP_MAX;
-        r->gap_set &= ~(1u << cell);
-        bt_token ready = r->gap[cell];
-        if (commit(core, r, &ready)) return true;
-    }
-    return false;
+    return commit_ready(core, r);
 }
 
 /* -- messages ---------------------------------------------------------------------------------- */
@@ -492,6 +511,11 @@ static void on_first_token(bt_router_core *core, bt_router_entry *r, const bt_ms
         core->stats.stale_total++;
         return;
     }
+    if (!scores_complete(r)) { /* they went before it on the same link */
+        note(r, BT_REFUSE_NONE, "prefill", "logprobs of the prompt are missing");
+        next_attempt(core, r, RETARGET_NO, now_ns);
+        return;
+    }
     leave_prefill(core, r);
     r->first_seen = true;
     if (!r->usage_seen) {
@@ -504,6 +528,27 @@ static void on_first_token(bt_router_core *core, bt_router_entry *r, const bt_ms
         bt_finish_reason reason = msg->first_token.finish;
         finish(core, r, reason == BT_FINISH_LENGTH ? BT_FINISH_LENGTH : BT_FINISH_STOP);
     }
+}
+
+/* What an earlier attempt told already is left out. */
+static void on_scores(bt_router_core *core, bt_router_entry *r, const bt_msg *msg, uint64_t now_ns)
+{
+    uint32_t index = msg->tokens.index, count = msg->tokens.token_count;
+    bool sane = index + count <= r->prompt_count;
+    for (uint32_t i = 0; i < count && sane; i++)
+        sane = msg->tokens.tokens[i].id == r->tokens[index + i];
+    if (!r->score || !sane || index > r->scored + 1) {
+        note(r, BT_REFUSE_NONE, "prefill", "logprobs of the prompt are wrong or missing");
+        next_attempt(core, r, RETARGET_NO, now_ns);
+        return;
+    }
+    uint32_t known = r->scored + 1 - index;
+    if (known >= count) return;
+    r->scored = index + count - 1;
+    if (core->io.prompt_logprobs != NULL)
+        core->io.prompt_logprobs(core->io.ctx, r->user, index + known, msg->tokens.tokens + known,
+                                 count - known);
+    if (r->used) commit_ready(core, r);
 }
 
 static void on_tokens(bt_router_core *core, bt_router_entry *r, const bt_msg *msg, uint64_t now_ns)
@@ -555,6 +600,7 @@ static bool current(const bt_router_entry *r, uint32_t daemon, const bt_msg *msg
         return false;
     switch (msg->kind) {
     case BT_MSG_FIRST_TOKEN:
+    case BT_MSG_PROMPT_LOGPROBS:
     case BT_MSG_PINNED: return daemon == r->prefill;
     case BT_MSG_REFUSED: return daemon == r->decode || (daemon == r->prefill && !r->accepted);
     default: return daemon == r->decode;
@@ -577,6 +623,7 @@ void bt_router_request_message(bt_router_core *core, uint32_t daemon, const bt_m
         r->pinned = true;
         break;
     case BT_MSG_ACCEPTED: accept(core, r); break;
+    case BT_MSG_PROMPT_LOGPROBS: on_scores(core, r, msg, now_ns); break;
     case BT_MSG_TOKENS: on_tokens(core, r, msg, now_ns); break;
     case BT_MSG_FINISHED: on_finished(core, r, msg, now_ns); break;
     case BT_MSG_REFUSED: on_refused(core, r, daemon, msg, now_ns); break;
@@ -662,7 +709,7 @@ static bt_status admit(bt_router_core *core, const bt_router_request *request,
     selection s = {.fixed_prefill = BT_ROUTER_NONE,
                    .prompt_tokens = request->token_count,
                    .total_tokens = (uint32_t)total,
-                   .minor = bt_sampling_minor(&request->sampling)};
+                   .minor = minor_of(&request->sampling, request->prompt_logprobs)};
     if (free_places(core) + request->reserved == 0) return full(core, err);
     if (choose(core, &s, ret_choice)) return BT_OK;
     uint32_t minor = s.minor;
@@ -719,6 +766,7 @@ bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *r
     r->max_tokens = request->max_tokens;
     r->ignore_eos = request->ignore_eos;
     r->priority = request->priority;
+    r->score = request->prompt_logprobs;
     r->sampling = bt_sampling_copy(&request->sampling, r->bias);
     memcpy(r->tenant_salt, request->tenant_salt, sizeof(r->tenant_salt));
     memcpy(r->tokens, request->tokens, (size_t)request->token_count * sizeof(*r->tokens));

@@ -276,6 +276,7 @@ void bt_router_core_message(bt_router_core *core, uint32_t daemon, const bt_msg 
     case BT_MSG_ACCEPTED:
     case BT_MSG_REFUSED:
     case BT_MSG_TOKENS:
+    case BT_MSG_PROMPT_LOGPROBS:
     case BT_MSG_FINISHED:
     case BT_MSG_EVICTED: bt_router_request_message(core, daemon, msg, now_ns); break;
     default: core->stats.stale_total++; break;

@@ -38,6 +38,8 @@ typedef struct {
     bool ignore_eos;
     uint32_t priority;
     bt_sampling sampling; /* copied, with its rows */
+    bool prompt_logprobs; /* of the prompt's tokens but the first, before the first output token. To
+                             score only: max_tokens 1, and leave the token out of the answer */
     uint8_t tenant_salt[BT_SHA256_BYTES];
     uint64_t user; /* given back in every io call about this request */
     bool reserved; /* it takes one of the places that bt_router_core_reserve kept */
@@ -58,6 +60,10 @@ typedef struct {
      * end-of-sequence id of the model. The callee may end this request: core_cancel, core_stop. */
     void (*token)(void *ctx, uint64_t user, uint32_t index, const bt_token *token, bool eos);
     void (*ended)(void *ctx, uint64_t user, const bt_router_end *end);
+    /* Logprobs of the prompt's tokens index, index + 1, …, from 1 on, each once and in order, and all
+     * of them before the first token. NULL if no request asks for them. */
+    void (*prompt_logprobs)(void *ctx, uint64_t user, uint32_t index, const bt_token *tokens,
+                            uint32_t token_count);
 } bt_router_io;
 
 /* What policies and `baton ps` see. */

@@ -305,7 +305,7 @@ static bt_status create_core(bt_router *router, bt_err *err)
     bt_random_bytes(&config.incarnation, sizeof(config.incarnation));
     config.incarnation |= 1;
     router->incarnation = config.incarnation;
-    bt_router_io io = {router, io_send, io_token, io_ended};
+    bt_router_io io = {router, io_send, io_token, io_ended, NULL};
     size_t bytes = (bt_router_core_bytes(&config) + 63) & ~(size_t)63;
     router->core_memory = aligned_alloc(64, bytes);
     if (router->core_memory == NULL)

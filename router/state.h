@@ -32,6 +32,8 @@ typedef struct {
     uint32_t *tokens;     /* [tokens_max]: prompt, then committed */
     bt_sampling sampling; /* borrows bias */
     bt_logit_bias *bias;  /* [BT_LOGIT_BIAS_MAX] */
+    bool score;           /* the client wants the prompt's logprobs */
+    uint32_t scored;      /* of tokens 1 .. scored they are here */
     uint8_t tenant_salt[BT_SHA256_BYTES];
     uint32_t attempt, base;
     uint32_t failures;        /* attempts that failed, refusals counted */
@@ -82,7 +84,7 @@ uint32_t bt_router_daemon_capacity(const bt_router_daemon *daemon);
 
 /* -- attempts.c -------------------------------------------------------------------------------- */
 
-/* Messages about a request: FIRST_TOKEN, PINNED, ACCEPTED, REFUSED, TOKENS, FINISHED, EVICTED. */
+/* Messages about a request: FIRST_TOKEN, PINNED, ACCEPTED, REFUSED, TOKENS, PROMPT_LOGPROBS, FINISHED, EVICTED. */
 void bt_router_request_message(bt_router_core *core, uint32_t daemon, const bt_msg *msg,
                                uint64_t now_ns);
 /* The daemon is down already: every attempt that needs it fails. */

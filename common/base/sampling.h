@@ -27,6 +27,7 @@
 #include <stdint.h>
 
 #define BT_TOP_LOGPROBS_MAX 20u
+#define BT_LOGPROB_NONE (-9999.0f) /* of a prompt token that the model holds impossible */
 #define BT_LOGIT_BIAS_MAX 300u /* rows, as OpenAI's API */
 #define BT_STOP_IDS_MAX 16u
 #define BT_TEMPERATURE_MAX 100.0f

@@ -12,6 +12,8 @@ typedef struct {
     void (*layer_done)(void *arg, uint32_t layer);
     /* token is NULL if the logits of that sequence are broken (bt_sample). */
     void (*token)(void *arg, uint32_t seq, const bt_token *token);
+    /* The same, [score_count] of the sequence; in the backend's memory until the next run. */
+    void (*scores)(void *arg, uint32_t seq, const bt_token *scores);
     void *arg;
 } bt_backend_sink;
 

@@ -78,11 +78,13 @@ typedef struct {
     float *gate, *up;         /* [rows][mlp] */
     void *packed_x;           /* [rows] of the widest x */
     query_block *query_blocks;
-    uint32_t *sampled; /* [seqs] sequences that sample */
-    float *logits;     /* [seqs][vocab] */
-    bt_token *tokens;  /* [seqs] */
-    bool *broken;      /* [seqs] no token came of these logits */
-    uint8_t *scratch;  /* [threads][scratch_bytes] */
+    uint32_t *sampled;                /* [seqs] sequences that sample */
+    uint32_t *kept_first, *kept_last; /* [seqs] rows of each that are left for the head */
+    float *logits;                    /* [seqs][vocab] */
+    bt_token *tokens;                 /* [seqs] */
+    bool *broken;                     /* [seqs] no token came of these logits */
+    bt_token *scores;                 /* [rows] */
+    uint8_t *scratch;                 /* [threads][scratch_bytes] */
     size_t scratch_bytes;
 
     /* The batch being computed. */
@@ -366,25 +368,36 @@ static void mlp(cpu *self, const packed_layer *layer)
     add_bias(self, &t[BT_LAYER_DOWN_BIAS], self->delta, rows, 0, UINT32_MAX);
 }
 
-/* Once the last layer's K and V are in the pool, only the rows that sample matter: the others leave
- * the batch. A chunk that is not a prompt's last, and most of its last chunk, so skips the last
- * layer's attention and MLP, and the first token follows the last layer's KV at once. Rows move
- * towards the front in order, so none overwrites one that is still needed. */
-static void keep_sampled_rows(cpu *self)
+/* Once the last layer's K and V are in the pool, only the rows that are sampled or scored matter: the
+ * others leave the batch. A chunk that is not a prompt's last, and most of its last chunk, so skips
+ * the last layer's attention and MLP, and the first token follows the last layer's KV at once. Rows
+ * move towards the front in order, so none overwrites one that is still needed. */
+static void keep_rows(cpu *self)
 {
-    size_t hidden = self->model.hidden, stride = qkv_stride(self), row = 0;
-    uint32_t kept = 0;
+    size_t hidden = self->model.hidden, stride = qkv_stride(self);
+    uint32_t kept = 0, row = 0;
+    self->query_block_count = self->sampled_count = 0;
     for (uint32_t i = 0; i < self->batch->seq_count; i++) {
         const bt_engine_seq *seq = &self->batch->seqs[i];
+        uint32_t count = seq->score_count > 0 ? seq->token_count : seq->sample;
         row += seq->token_count;
-        if (!seq->sample) continue;
-        memmove(self->x + kept * hidden, self->x + (row - 1) * hidden, hidden * sizeof(float));
-        memmove(self->qkv + kept * stride, self->qkv + (row - 1) * stride, stride * sizeof(float));
-        self->query_blocks[kept] = (query_block){
-            .seq = i, .row = kept, .position = seq->position + seq->token_count - 1, .count = 1};
-        self->sampled[kept++] = i;
+        if (count == 0) continue;
+        size_t from = row - count;
+        memmove(self->x + kept * hidden, self->x + from * hidden, count * hidden * sizeof(float));
+        memmove(self->qkv + kept * stride, self->qkv + from * stride,
+                count * stride * sizeof(float));
+        for (uint32_t done = 0; done < count; done += BT_ATTENTION_QUERIES_MAX)
+            self->query_blocks[self->query_block_count++] =
+                (query_block){.seq = i,
+                              .row = kept + done,
+                              .position = seq->position + seq->token_count - count + done,
+                              .count = min_u32(count - done, BT_ATTENTION_QUERIES_MAX)};
+        self->kept_first[i] = kept;
+        kept += count;
+        self->kept_last[i] = kept - 1;
+        if (seq->sample) self->sampled[self->sampled_count++] = i;
     }
-    self->row_count = self->query_block_count = self->sampled_count = kept;
+    self->row_count = kept;
 }
 
 static void run_layer(cpu *self, uint32_t index, const bt_backend_sink *sink)
@@ -395,7 +408,7 @@ static void run_layer(cpu *self, uint32_t index, const bt_backend_sink *sink)
     project_qkv(self, index);
     bt_team_run(self->team, append_chunk, self, self->query_block_count);
     sink->layer_done(sink->arg, index);
-    if (index + 1 == self->model.layers) keep_sampled_rows(self);
+    if (index + 1 == self->model.layers) keep_rows(self);
     if (self->row_count == 0) return;
     run_attention(self);
     const packed_layer *packed = &self->packed[index];
@@ -424,12 +437,62 @@ static void sample_chunk(void *arg, uint32_t chunk, uint32_t worker)
         !bt_sample(self->kernels->sample, &op, scratch_of(self, worker), &self->tokens[chunk]);
 }
 
+/* Some rows of one sequence, whose logits are there. */
+typedef struct {
+    cpu *self;
+    const bt_engine_seq *seq;
+    uint32_t first; /* of its scores */
+    bt_token *scores;
+} score_job;
+
+static void score_chunk(void *arg, uint32_t chunk, uint32_t worker)
+{
+    (void)worker;
+    const score_job *job = arg;
+    cpu *self = job->self;
+    uint32_t i = job->first + chunk;
+    self->broken[chunk] = !bt_sample_score(
+        self->kernels->sample, self->logits + (size_t)chunk * self->model.vocab, self->model.vocab,
+        job->seq->score_next[i], job->seq->sampling.top_logprobs, &job->scores[i]);
+}
+
+/* The head's product for as many rows at a time as there is room for logits. */
+static void score_seq(cpu *self, uint32_t index, bt_token *scores, const bt_backend_sink *sink)
+{
+    const bt_engine_seq *seq = &self->batch->seqs[index];
+    uint32_t hidden = self->model.hidden;
+    bool broken = false;
+    for (uint32_t first = 0; first < seq->score_count; first += self->config.batch_seqs_max) {
+        uint32_t count = min_u32(seq->score_count - first, self->config.batch_seqs_max);
+        score_job job = {.self = self, .seq = seq, .first = first, .scores = scores};
+        pack_x(self, self->y + (size_t)(self->kept_first[index] + first) * hidden, count, hidden);
+        linear(self, &self->head, count, self->logits);
+        bt_team_run(self->team, score_chunk, &job, count);
+        for (uint32_t i = 0; i < count; i++) broken |= self->broken[i];
+    }
+    sink->scores(sink->arg, index, broken ? NULL : scores);
+}
+
 static void run_head(cpu *self, const bt_backend_sink *sink)
 {
-    uint32_t count = self->sampled_count;
-    if (count == 0) return;
+    uint32_t count = self->sampled_count, hidden = self->model.hidden, scored = 0;
+    if (self->row_count == 0) return;
     norm(self, self->delta, &self->weights.norm);
-    pack_x(self, self->y, count, self->model.hidden);
+    for (uint32_t i = 0; i < self->batch->seq_count; i++) {
+        uint32_t score_count = self->batch->seqs[i].score_count;
+        if (score_count > 0) score_seq(self, i, self->scores + scored, sink);
+        scored += score_count;
+    }
+    if (count == 0) return;
+    float *last = self->y; /* the rows that are sampled, side by side */
+    if (self->row_count > count) {
+        last = self->delta; /* free again after the norm */
+        for (uint32_t i = 0; i < count; i++)
+            memcpy(last + (size_t)i * hidden,
+                   self->y + (size_t)self->kept_last[self->sampled[i]] * hidden,
+                   hidden * sizeof(float));
+    }
+    pack_x(self, last, count, hidden);
     linear(self, &self->head, count, self->logits);
     bt_team_run(self->team, sample_chunk, self, count);
     for (uint32_t i = 0; i < count; i++)
@@ -508,6 +571,9 @@ static void carve(cpu *self, bt_arena *arena)
     self->logits = BT_ARENA_NEW(arena, float, seqs * m->vocab);
     self->tokens = BT_ARENA_NEW(arena, bt_token, seqs);
     self->broken = BT_ARENA_NEW(arena, bool, seqs);
+    self->kept_first = BT_ARENA_NEW(arena, uint32_t, seqs);
+    self->kept_last = BT_ARENA_NEW(arena, uint32_t, seqs);
+    self->scores = BT_ARENA_NEW(arena, bt_token, rows);
     self->scratch = BT_ARENA_NEW(arena, uint8_t, bt_team_threads(self->team) * self->scratch_bytes);
 }
 

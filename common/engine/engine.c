@@ -1,7 +1,7 @@
 /* engine.c - the owner's side of the engine and its thread; what computes is a backend.
  *
  * OWNS    A copy of the batch in flight, the ring of its events, the engine thread.
- * RING    One writer (engine thread), one reader (owner). A batch makes at most layers + sequences
+ * RING    One writer (engine thread), one reader (owner). A batch makes at most layers + 2 sequences
  *         + 1 events and the next one is refused until BATCH_DONE was polled, so the ring holds a
  *         batch and is never full.
  * MEMORY  Everything is allocated in create. */
@@ -80,10 +80,21 @@ static void on_token(void *arg, uint32_t seq, const bt_token *token)
     push(engine, &event);
 }
 
+static void on_scores(void *arg, uint32_t seq, const bt_token *scores)
+{
+    bt_engine *engine = arg;
+    push(engine, &(bt_engine_event){.kind = BT_ENGINE_SCORES,
+                                    .handle = engine->seqs[seq].handle,
+                                    .scores = scores,
+                                    .score_count = engine->seqs[seq].score_count,
+                                    .status = scores ? BT_OK : BT_ERR_FORMAT});
+}
+
 static void *engine_main(void *arg)
 {
     bt_engine *engine = arg;
-    const bt_backend_sink sink = {.layer_done = on_layer_done, .token = on_token, .arg = engine};
+    const bt_backend_sink sink = {
+        .layer_done = on_layer_done, .token = on_token, .scores = on_scores, .arg = engine};
     uint32_t seen = 0;
     for (;;) {
         while (atomic_load(&engine->submitted) == seen) bt_futex_wait(&engine->submitted, seen);
@@ -151,7 +162,7 @@ static bt_status start(bt_engine *engine, const bt_model *model, bt_err *err)
     engine->table_blocks_max =
         (config->context_tokens_max + config->block_tokens - 1) / config->block_tokens;
     engine->ring_capacity = 1;
-    while (engine->ring_capacity < engine->model.layers + config->batch_seqs_max + 1)
+    while (engine->ring_capacity < engine->model.layers + 2 * config->batch_seqs_max + 1)
         engine->ring_capacity *= 2; /* a power of two, so that positions may wrap */
     bt_arena arena;
     bt_arena_init(&arena, NULL, 0);
@@ -234,13 +245,17 @@ static bt_status check_seq(const bt_engine *engine, const bt_engine_seq *seq, bt
         if (seq->tokens[i] >= engine->model.vocab)
             return BT_FAIL(err, BT_ERR_ARGUMENT, "token id %u: the vocabulary has %u",
                            seq->tokens[i], engine->model.vocab);
-    if (!seq->sample) return BT_OK;
+    for (uint32_t i = 0; i < seq->score_count; i++)
+        if (seq->score_next[i] >= engine->model.vocab)
+            return BT_FAIL(err, BT_ERR_ARGUMENT, "token id %u: the vocabulary has %u",
+                           seq->score_next[i], engine->model.vocab);
+    assert(seq->score_count <= seq->token_count);
+    if (!seq->sample && seq->score_count == 0) return BT_OK;
     const char *fault = bt_sampling_fault(&seq->sampling, engine->model.vocab);
     if (fault)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "sequence %u: %s is out of range", seq->handle, fault);
-    assert(seq->prompt_count <=
-           end); /* checked where it samples: a chunk before may end in the prompt */
-    assert(seq->history || !bt_sampling_needs_history(&seq->sampling));
+    assert(!seq->sample || seq->prompt_count <= end); /* a chunk before may end in the prompt */
+    assert(!seq->sample || seq->history || !bt_sampling_needs_history(&seq->sampling));
     return BT_OK;
 }
 

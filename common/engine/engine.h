@@ -7,8 +7,8 @@
  * THREAD  submit, poll, pack, unpack: the thread that created it. One engine thread (plus workers)
  *         computes. wake is called from the engine thread whenever poll has something new.
  * ORDER   One batch is in flight at a time, from submit until its BATCH_DONE was polled; submit
- *         answers AGAIN meanwhile. Results of a batch: LAYER_DONE 0 .. L-1, TOKEN for each sampled
- *         sequence in the batch's order, BATCH_DONE.
+ *         answers AGAIN meanwhile. Results of a batch: LAYER_DONE 0 .. L-1, SCORES for each scored
+ *         sequence, TOKEN for each sampled one, in the batch's order, BATCH_DONE.
  * VALUES  A row's result depends on its tokens, position, weights and KV dtype only: never on
  *         batch, chunk, block size or thread count. Attention reads K and V as the pool stores
  *         them, the current chunk's own included.
@@ -54,6 +54,10 @@ typedef struct {
     const uint32_t *history; /* [position + token_count] all tokens so far, these included; may be
                                 NULL unless bt_sampling_needs_history */
     uint32_t prompt_count;   /* of those, the prompt; the rest is output */
+    /* To score: the token that follows each of the first score_count of `tokens`; its logprob, and
+     * sampling.top_logprobs alternatives, come in one SCORES event. Not copied either. */
+    const uint32_t *score_next; /* [score_count] */
+    uint32_t score_count;       /* 0 = no scores; <= token_count */
 } bt_engine_seq;
 
 typedef struct {
@@ -63,20 +67,28 @@ typedef struct {
         *seqs; /* copied by submit, with tokens and tables; not what sampling needs */
 } bt_engine_batch;
 
-typedef enum { BT_ENGINE_LAYER_DONE, BT_ENGINE_TOKEN, BT_ENGINE_BATCH_DONE } bt_engine_event_kind;
+typedef enum {
+    BT_ENGINE_LAYER_DONE,
+    BT_ENGINE_SCORES,
+    BT_ENGINE_TOKEN,
+    BT_ENGINE_BATCH_DONE
+} bt_engine_event_kind;
 
 typedef struct {
     bt_engine_event_kind kind;
     uint64_t batch;
     uint32_t
         layer; /* LAYER_DONE: this layer's KV of every sequence of the batch is final in the pool */
-    uint32_t handle;     /* TOKEN */
-    bt_token token;      /* TOKEN, if status is OK */
-    bt_status status;    /* BATCH_DONE: OK, or why the batch failed (then no TOKEN is valid).
-                            TOKEN: OK, or ERR_FORMAT: the model makes no finite logits for this
+    uint32_t handle;        /* SCORES, TOKEN */
+    const bt_token *scores; /* SCORES, if status is OK: [score_count] of the sequence, the engine's
+                               memory, until the next submit */
+    uint32_t score_count;   /* SCORES */
+    bt_token token;         /* TOKEN, if status is OK */
+    bt_status status;       /* BATCH_DONE: OK, or why the batch failed (then no TOKEN is valid).
+                            SCORES, TOKEN: OK, or ERR_FORMAT: the model makes no finite logits for this
                             sequence; the others of its batch are fine */
-    uint64_t time_ns;    /* monotonic, when it happened on the engine thread */
-    uint64_t started_ns; /* BATCH_DONE: when the engine began the batch */
+    uint64_t time_ns;       /* monotonic, when it happened on the engine thread */
+    uint64_t started_ns;    /* BATCH_DONE: when the engine began the batch */
 } bt_engine_event;
 
 bt_status bt_engine_create(const bt_model *model, const bt_engine_config *config,

@@ -114,9 +114,10 @@ void bt_generator_destroy(bt_generator *self)
     free(self);
 }
 
-/* Submits one batch of one sequence and waits for its end; ret_token if it samples. */
+/* Submits one batch of one sequence and waits for its end; ret_token if it samples, ret_scores
+ * [score_count] if it scores. */
 static bt_status run_batch(bt_engine *engine, const bt_engine_seq *seq, bt_token *ret_token,
-                           bt_err *err)
+                           bt_token *ret_scores, bt_err *err)
 {
     const bt_engine_batch batch = {.seq_count = 1, .seqs = seq};
     bt_status status = bt_engine_submit(engine, &batch, err);
@@ -127,6 +128,8 @@ static bt_status run_batch(bt_engine *engine, const bt_engine_seq *seq, bt_token
         while (bt_engine_poll(engine, &event, 1) == 1) {
             if (event.status != BT_OK) status = event.status;
             if (event.kind == BT_ENGINE_TOKEN) *ret_token = event.token;
+            if (event.kind == BT_ENGINE_SCORES && event.status == BT_OK)
+                memcpy(ret_scores, event.scores, event.score_count * sizeof(bt_token));
             if (event.kind != BT_ENGINE_BATCH_DONE) continue;
             if (status == BT_OK) return BT_OK;
             return BT_FAIL(err, status, "the model's logits are not finite");
@@ -134,9 +137,10 @@ static bt_status run_batch(bt_engine *engine, const bt_engine_seq *seq, bt_token
     }
 }
 
-/* Computes the prompt in chunks and samples once after it. */
+/* Computes the prompt in chunks and samples once after it; ret_scores NULL = without scores. */
 static bt_status run_prompt(bt_generator *self, const bt_prompt *prompt,
-                            const bt_sampling *sampling, bt_token *ret_token, bt_err *err)
+                            const bt_sampling *sampling, bt_token *ret_token, bt_token *ret_scores,
+                            bt_err *err)
 {
     if (prompt->count == 0) return BT_FAIL(err, BT_ERR_ARGUMENT, "the prompt has no tokens");
     if (prompt->count > self->context_tokens)
@@ -154,8 +158,11 @@ static bt_status run_prompt(bt_generator *self, const bt_prompt *prompt,
                                    .sample = count == left,
                                    .sampling = *sampling,
                                    .history = prompt->ids,
-                                   .prompt_count = prompt->count};
-        bt_status status = run_batch(self->prefill, &seq, ret_token, err);
+                                   .prompt_count = prompt->count,
+                                   .score_next = prompt->ids + done + 1,
+                                   .score_count = !ret_scores ? 0 : count - (count == left)};
+        bt_status status =
+            run_batch(self->prefill, &seq, ret_token, ret_scores ? ret_scores + done : NULL, err);
         if (status != BT_OK) return status;
         done += count;
     }
@@ -197,7 +204,7 @@ bt_status bt_generate(bt_generator *self, const bt_prompt *prompt,
 {
     if (options->max_tokens == 0)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "max_tokens must be at least 1");
-    bt_status status = run_prompt(self, prompt, &options->sampling, &ret_tokens[0], err);
+    bt_status status = run_prompt(self, prompt, &options->sampling, &ret_tokens[0], NULL, err);
     if (status != BT_OK) return status;
     if (self->prefill != self->decode) {
         status = hand_off(self, prompt->count, err);
@@ -222,7 +229,7 @@ bt_status bt_generate(bt_generator *self, const bt_prompt *prompt,
                                    .sampling = options->sampling,
                                    .history = self->history,
                                    .prompt_count = prompt->count};
-        status = run_batch(self->decode, &seq, &ret_tokens[count], err);
+        status = run_batch(self->decode, &seq, &ret_tokens[count], NULL, err);
         if (status != BT_OK) return status;
         count++;
     }
@@ -235,8 +242,16 @@ bt_status bt_generate_logits(bt_generator *self, const bt_prompt *prompt, const 
 {
     bt_token token;
     const bt_sampling greedy = {.top_p = 1};
-    bt_status status = run_prompt(self, prompt, &greedy, &token, err);
+    bt_status status = run_prompt(self, prompt, &greedy, &token, NULL, err);
     if (status != BT_OK) return status;
     *ret_logits = bt_engine_logits(self->prefill, SEQUENCE);
     return BT_OK;
+}
+
+bt_status bt_generate_scores(bt_generator *self, const bt_prompt *prompt, uint32_t top_logprobs,
+                             bt_token *ret_scores, bt_err *err)
+{
+    bt_token token;
+    const bt_sampling sampling = {.top_p = 1, .top_logprobs = top_logprobs};
+    return run_prompt(self, prompt, &sampling, &token, ret_scores, err);
 }

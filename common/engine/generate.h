@@ -54,6 +54,11 @@ bt_status bt_generate(bt_generator *generator, const bt_prompt *prompt,
                       const bt_generate_options *options, bt_token *ret_tokens, uint32_t *ret_count,
                       bt_err *err);
 
+/* Scores of the tokens 1 .. count - 1 of the prompt, into ret_scores [count - 1]: the logprob of each
+ * after those before it, and top_logprobs alternatives. Errors: as bt_generate. */
+bt_status bt_generate_scores(bt_generator *generator, const bt_prompt *prompt,
+                             uint32_t top_logprobs, bt_token *ret_scores, bt_err *err);
+
 /* Logits [vocab] after the last token of the prompt, in the generator's memory until the next call. */
 bt_status bt_generate_logits(bt_generator *generator, const bt_prompt *prompt,
                              const float **ret_logits, bt_err *err);

@@ -74,14 +74,13 @@ static float just_below(float x)
 }
 
 /* The count most likely tokens, most likely first, by insertion: count is at most 20. */
-static uint32_t list_top(const bt_sample_passes *passes, const bt_sample_op *op, double log_total,
-                         uint32_t count, bt_token_alternative *ret_top)
+static uint32_t list_top(const bt_sample_passes *passes, const float *logits, uint32_t vocab,
+                         double log_total, uint32_t count, bt_token_alternative *ret_top)
 {
-    const float *logits = op->logits;
     uint32_t used = 0;
     if (count == 0) return 0;
     float least = -INFINITY;
-    for (uint32_t id = 0; (id = passes->above(logits, op->vocab, id, least)) < op->vocab; id++) {
+    for (uint32_t id = 0; (id = passes->above(logits, vocab, id, least)) < vocab; id++) {
         uint32_t at = used < count ? used++ : used - 1;
         for (; at > 0 && logits[id] > logits[ret_top[at - 1].id]; at--)
             ret_top[at] = ret_top[at - 1];
@@ -254,6 +253,20 @@ static uint32_t draw(draft *d, const bt_sampling *s, double uniform)
     return d->bar.logit == -INFINITY ? draw_any(d, uniform) : draw_kept(d, uniform);
 }
 
+bool bt_sample_score(const bt_sample_passes *passes, const float *logits, uint32_t vocab,
+                     uint32_t id, uint32_t top_count, bt_token *ret_token)
+{
+    assert(id < vocab && top_count <= BT_TOP_LOGPROBS_MAX);
+    float top = passes->highest(logits, vocab);
+    if (!isfinite(top)) return false;
+    double log_total = (double)top + log(passes->exp_sum(logits, vocab, top, 1));
+    float logprob = (float)(logits[id] - log_total);
+    ret_token->id = id;
+    ret_token->logprob = logprob >= BT_LOGPROB_NONE ? logprob : BT_LOGPROB_NONE;
+    ret_token->top_count = list_top(passes, logits, vocab, log_total, top_count, ret_token->top);
+    return true;
+}
+
 bool bt_sample(const bt_sample_passes *passes, const bt_sample_op *op, void *scratch,
                bt_token *ret_token)
 {
@@ -267,7 +280,8 @@ bool bt_sample(const bt_sample_passes *passes, const bt_sample_op *op, void *scr
     double log_total = 0;
     bool logprobs = s->logprobs || s->top_logprobs > 0;
     if (logprobs) log_total = (double)top + log(passes->exp_sum(op->logits, op->vocab, top, 1));
-    ret_token->top_count = list_top(passes, op, log_total, s->top_logprobs, ret_token->top);
+    ret_token->top_count =
+        list_top(passes, op->logits, op->vocab, log_total, s->top_logprobs, ret_token->top);
 
     /* The counts of penalties lie where the candidates of the draw will. */
     uint32_t edit_count = bt_logits_process(op, (uint32_t *)list, edits);

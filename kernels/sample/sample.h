@@ -53,6 +53,12 @@ size_t bt_sample_scratch_bytes(uint32_t vocab);
 bool bt_sample(const bt_sample_passes *passes, const bt_sample_op *op, void *scratch,
                bt_token *ret_token);
 
+/* The logprob of token id, which is chosen already, and of the top_count most likely, in the
+ * distribution of logits [vocab]; BT_LOGPROB_NONE if the model gives it no probability at all. Returns
+ * false as bt_sample does. */
+bool bt_sample_score(const bt_sample_passes *passes, const float *logits, uint32_t vocab,
+                     uint32_t id, uint32_t top_count, bt_token *ret_token);
+
 /* Uniform in [0, 1): 53 bits of two rounds of the SplitMix64 finalizer over seed and position. */
 double bt_sample_uniform(uint64_t seed, uint32_t position);
 

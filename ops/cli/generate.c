@@ -41,6 +41,7 @@ static const char help[] =
     "  --logprobs N              with --json: log-probabilities of each token and of the N most "
     "likely\n"
     "                            (0 to 20), of the model's own distribution\n"
+    "  --prompt-logprobs N       the same of the prompt's tokens but the first\n"
     "  --kv-dtype T              KV pool: f32, bf16, fp8, int8 (default: f32 for f32 weights, else "
     "bf16)\n"
     "  --prefill-kv-dtype T      KV pool of the engine that computes the prompt (default: as "
@@ -62,7 +63,7 @@ static const char help[] =
 
 typedef struct {
     const char *model, *prompt, *ids, *wire, *bias, *stop_ids;
-    uint32_t logprobs; /* alternatives; LOGPROBS_OFF = none are asked for */
+    uint32_t logprobs, prompt_logprobs; /* alternatives; LOGPROBS_OFF = none are asked for */
     bool json;
     bt_logit_bias rows[BT_LOGIT_BIAS_MAX];
     bt_generator_config config;
@@ -80,6 +81,8 @@ static int check_sampling(const char *command, options *o)
     s->logprobs = o->logprobs != LOGPROBS_OFF;
     if (s->logprobs) s->top_logprobs = o->logprobs;
     if (s->logprobs && !o->json) return bt_options_fail(command, "--logprobs needs --json");
+    if (o->prompt_logprobs != LOGPROBS_OFF && !o->json)
+        return bt_options_fail(command, "--prompt-logprobs needs --json");
     return BT_EXIT_OK;
 }
 
@@ -111,6 +114,7 @@ static int parse_options(int argc, char **argv, options *o)
     bt_generator_config *c = &o->config;
     *o = (options){.config = {.block_tokens = 16},
                    .logprobs = LOGPROBS_OFF,
+                   .prompt_logprobs = LOGPROBS_OFF,
                    .generate = {.max_tokens = 16, .sampling = {.top_p = 1}}};
     const bt_option table[] = {
         {.name = "--model", .kind = BT_OPTION_TEXT, .value = &o->model},
@@ -131,6 +135,7 @@ static int parse_options(int argc, char **argv, options *o)
         {.name = "--stop-ids", .kind = BT_OPTION_TEXT, .value = &o->stop_ids},
         {"--min-tokens", BT_OPTION_U32, &s->min_tokens, 0, BT_CONTEXT_TOKENS_MAX},
         {"--logprobs", BT_OPTION_U32, &o->logprobs, 0, BT_TOP_LOGPROBS_MAX},
+        {"--prompt-logprobs", BT_OPTION_U32, &o->prompt_logprobs, 0, BT_TOP_LOGPROBS_MAX},
         {.name = "--seed", .kind = BT_OPTION_U64, .value = &s->seed},
         {.name = "--ignore-eos", .kind = BT_OPTION_FLAG, .value = &o->generate.ignore_eos},
         {.name = "--kv-dtype", .kind = BT_OPTION_KV, .value = &c->kv_dtype},
@@ -183,6 +188,13 @@ static void print_ids(const bt_token *tokens, uint32_t count, const char *betwee
     for (uint32_t i = 0; i < count; i++) printf("%s%u", i ? between : "", tokens[i].id);
 }
 
+typedef struct {
+    bt_token *tokens; /* [max_tokens] */
+    uint32_t count;
+    bt_token *scores; /* [prompt tokens - 1], NULL unless asked for */
+    uint32_t score_count;
+} result;
+
 /* [{"id": 5, "logprob": -0.1, "top": [[5, -0.1], …]}, …] */
 static void print_logprobs(const bt_token *tokens, uint32_t count)
 {
@@ -196,37 +208,42 @@ static void print_logprobs(const bt_token *tokens, uint32_t count)
     }
 }
 
-static void print_json(const bt_token *tokens, uint32_t count, const text *text, bool logprobs)
+static void print_json(const result *r, const text *text, bool logprobs)
 {
     json_t *string = text->data ? json_stringn(text->data, text->bytes) : json_null();
     printf("{\"ids\": [");
-    print_ids(tokens, count, ", ");
+    print_ids(r->tokens, r->count, ", ");
     printf("], \"text\": ");
     json_dumpf(string, stdout, JSON_ENCODE_ANY);
     if (logprobs) {
         printf(", \"logprobs\": [");
-        print_logprobs(tokens, count);
+        print_logprobs(r->tokens, r->count);
+        printf("]");
+    }
+    if (r->scores) {
+        printf(", \"prompt_logprobs\": [");
+        print_logprobs(r->scores, r->score_count);
         printf("]");
     }
     puts("}");
     json_decref(string);
 }
 
-static bt_status print_result(const options *o, const bt_cli_prompt *prompt, const bt_token *tokens,
-                              uint32_t count, bt_err *err)
+static bt_status print_result(const options *o, const bt_cli_prompt *prompt, const result *r,
+                              bt_err *err)
 {
     text text = {0};
     if (prompt->tokenizer) {
-        bt_status status = text_of(o, prompt, tokens, count, &text, err);
+        bt_status status = text_of(o, prompt, r->tokens, r->count, &text, err);
         if (status != BT_OK) return status;
     }
     if (o->json) {
-        print_json(tokens, count, &text, o->generate.sampling.logprobs);
+        print_json(r, &text, o->generate.sampling.logprobs);
     } else if (text.data) {
         fwrite(text.data, 1, text.bytes, stdout);
         putchar('\n');
     } else {
-        print_ids(tokens, count, ",");
+        print_ids(r->tokens, r->count, ",");
         putchar('\n');
     }
     free(text.data);
@@ -243,29 +260,39 @@ static void resolve_raw(options *o, const bt_model_config *model)
     o->config.wire = stored;
 }
 
+static bt_status compute(const options *o, const bt_cli_prompt *prompt, bt_generator *generator,
+                         result *r, bt_err *err)
+{
+    const bt_prompt ids = {.ids = prompt->ids, .count = prompt->count};
+    r->tokens = calloc(o->generate.max_tokens, sizeof(*r->tokens));
+    if (!r->tokens) return BT_FAIL(err, BT_ERR_NO_MEMORY, "tokens");
+    if (o->prompt_logprobs != LOGPROBS_OFF) {
+        r->score_count = prompt->count - 1;
+        r->scores = calloc(prompt->count, sizeof(*r->scores));
+        if (!r->scores) return BT_FAIL(err, BT_ERR_NO_MEMORY, "logprobs of the prompt");
+        bt_status status = bt_generate_scores(generator, &ids, o->prompt_logprobs, r->scores, err);
+        if (status != BT_OK) return status;
+    }
+    return bt_generate(generator, &ids, &o->generate, r->tokens, &r->count, err);
+}
+
 static bt_status generate(options *o, bt_err *err)
 {
     bt_cli_prompt prompt;
     bt_generator *generator = NULL;
-    bt_token *tokens = NULL;
+    result r = {0};
     bt_status status = bt_cli_prompt_open(o->model, o->prompt, o->ids, &prompt, err);
     if (status != BT_OK) return status;
     resolve_raw(o, bt_model_config_of(prompt.model));
-    uint32_t context = bt_model_config_of(prompt.model)->context_tokens_max, count = 0;
+    uint32_t context = bt_model_config_of(prompt.model)->context_tokens_max;
     if (o->generate.max_tokens > context) o->generate.max_tokens = context;
     if (prompt.count <= context)
         o->config.context_tokens_max = prompt.count + o->generate.max_tokens;
     status = bt_generator_create(prompt.model, &o->config, &generator, err);
-    if (status == BT_OK) {
-        tokens = calloc(o->generate.max_tokens, sizeof(*tokens));
-        if (!tokens) status = BT_FAIL(err, BT_ERR_NO_MEMORY, "tokens");
-    }
-    if (status == BT_OK) {
-        const bt_prompt ids = {.ids = prompt.ids, .count = prompt.count};
-        status = bt_generate(generator, &ids, &o->generate, tokens, &count, err);
-    }
-    if (status == BT_OK) status = print_result(o, &prompt, tokens, count, err);
-    free(tokens);
+    if (status == BT_OK) status = compute(o, &prompt, generator, &r, err);
+    if (status == BT_OK) status = print_result(o, &prompt, &r, err);
+    free(r.tokens);
+    free(r.scores);
     bt_generator_destroy(generator);
     bt_cli_prompt_close(&prompt);
     return status;

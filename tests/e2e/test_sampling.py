@@ -74,6 +74,29 @@ def test_greedy_equals_the_definition(name):
     assert got["ids"] == output
 
 
+def log_softmax(logits, token):
+    top = max(logits)
+    return logits[token] - top - math.log(sum(math.exp(x - top) for x in logits))
+
+
+def test_logprobs_equal_the_definition():
+    """Of the prompt's tokens and of the output, of the unmodified distribution whatever the sampler does to it."""
+    prompt = [465, 2366, 304, 1103, 465, 280, 2198]
+    got = generate("--ids", ",".join(map(str, prompt)), "--max-tokens", 5, "--kv-dtype", "f32", "--logprobs", 4,
+                   "--prompt-logprobs", 3, *flags(CASES["everything"]))
+    ids = prompt + got["ids"]
+    entries = got["prompt_logprobs"] + got["logprobs"]
+    assert [entry["id"] for entry in entries] == ids[1:]
+    for at, entry in enumerate(entries, 1):
+        prefix = ",".join(map(str, ids[:at]))
+        raw = json.loads(run_baton("logits", "--model", MODEL, "--ids", prefix, "--kv-dtype", "f32").stdout)
+        assert entry["logprob"] == pytest.approx(log_softmax(raw, ids[at]), abs=1e-4)
+        best = sorted(range(len(raw)), key=lambda token: (-raw[token], token))[:3 if at < len(prompt) else 4]
+        assert [token for token, _ in entry["top"]] == best
+        for token, logprob in entry["top"]:
+            assert logprob == pytest.approx(log_softmax(raw, token), abs=1e-4)
+
+
 def check(fleet, prompts, *more):
     for i, prompt in enumerate(prompts):
         for name, case in CASES.items():

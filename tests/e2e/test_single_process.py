@@ -76,6 +76,8 @@ def test_logits_are_one_number_for_each_id():
     ["generate", "--model", MODEL, "--ids", "1", "--stop-ids", "1,,2"],
     ["generate", "--model", MODEL, "--ids", "1", "--stop-ids", ",".join(["1"] * 17)],
     ["generate", "--model", MODEL, "--ids", "1", "--logprobs", "3"],
+    ["generate", "--model", MODEL, "--ids", "1", "--prompt-logprobs", "3"],
+    ["generate", "--model", MODEL, "--ids", "1", "--prompt-logprobs", "21", "--json"],
     ["generate", "--model", MODEL, "--ids", "1", "--top-p", "0"],
     ["generate", "--model", MODEL, "--ids", "1", "--top-p", "1.5"],
     ["generate", "--model", MODEL, "--ids", "1", "--kv-dtype", "f16"],

@@ -27,8 +27,8 @@ static void write_kind(bt_random_msg *random, bt_msg_kind kind, uint32_t variant
     size_t count;
     bt_err err;
     random_msg(random, kind);
-    if (kind == BT_MSG_TOKENS && random->msg.tokens.token_count > 3)
-        random->msg.tokens.token_count = 3;
+    bool tokens = kind == BT_MSG_TOKENS || kind == BT_MSG_PROMPT_LOGPROBS;
+    if (tokens && random->msg.tokens.token_count > 3) random->msg.tokens.token_count = 3;
     if (bt_codec_encode(&random->msg, bytes, sizeof(bytes), &count, &err) != BT_OK) {
         fprintf(stderr, "%s: %s\n", bt_msg_name(kind), err.message);
         exit(1);

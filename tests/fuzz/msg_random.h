@@ -161,6 +161,7 @@ static inline void random_work(bt_random_msg *r, bt_msg_work *w, bool reserve)
     w->priority = random_below(r, 10);
     w->ignore_eos = random_below(r, 2);
     w->no_reserve = !reserve && random_below(r, 2);
+    w->prompt_logprobs = random_below(r, 2);
     w->deadline_ms = random_below(r, 100000);
     random_sampling(r, &w->sampling, w->max_tokens);
     random_fill(r, w->tenant_salt, sizeof(w->tenant_salt));
@@ -262,10 +263,11 @@ static inline void random_answer(bt_random_msg *r, bt_msg *m)
         random_text(r, m->refused.text, sizeof(m->refused.text));
         break;
     case BT_MSG_TOKENS:
+    case BT_MSG_PROMPT_LOGPROBS:
         m->tokens.token_count = 1 + random_below(r, BT_MSG_TOKENS_MAX);
         for (uint32_t i = 0; i < m->tokens.token_count; i++) random_token(r, &r->outputs[i]);
         m->tokens.tokens = r->outputs;
-        m->tokens.index = random_below(r, 1000);
+        m->tokens.index = 1 + random_below(r, 1000);
         break;
     case BT_MSG_FINISHED:
         m->finished.reason = (bt_finish_reason)(1 + random_below(r, BT_FINISH_FAILED));

@@ -124,7 +124,8 @@ void check_sent(world *w, uint32_t from, uint32_t to, const bt_msg *msg)
     if (msg->kind == BT_MSG_REFUSED && msg->refused.reason == BT_REFUSE_DIGEST)
         w->refused_digests++;
     if (from != SIM_ROUTER && (msg->kind == BT_MSG_TICKET || msg->kind == BT_MSG_FIRST_TOKEN ||
-                               msg->kind == BT_MSG_PINNED || msg->kind == BT_MSG_TOKENS))
+                               msg->kind == BT_MSG_PINNED || msg->kind == BT_MSG_TOKENS ||
+                               msg->kind == BT_MSG_PROMPT_LOGPROBS))
         check_drained(w, from, msg);
     if (from == SIM_ROUTER || w->nodes[from].role != BT_ROLE_PREFILL) return;
     if (msg->kind != BT_MSG_FIRST_TOKEN && msg->kind != BT_MSG_MANIFEST) return;
@@ -175,6 +176,8 @@ static void check_leases(world *w, const sim_node *node)
 void check_token(world *w, sim_request *request, uint32_t index, uint32_t id)
 {
     if (request->endings > 0 || request->orphaned) world_fail(w, "H4: a token after the end");
+    if (request->score && request->scored + 1 < request->prompt_count)
+        world_fail(w, "H5: token %u is committed before the logprobs of the prompt", index);
     if (index != request->got_count) {
         world_fail(w, "H5: token %u committed, %u expected next", index, request->got_count);
     } else if (index >= request->expected_count) {
@@ -185,6 +188,25 @@ void check_token(world *w, sim_request *request, uint32_t index, uint32_t id)
                    request->id.bytes[0], index, id, request->expected[index]);
     }
     request->got_count++;
+}
+
+/* The prompt's logprobs are those of an undisturbed run, each once, in order, before any token. */
+void check_scores(world *w, sim_request *request, uint32_t index, const bt_token *tokens,
+                  uint32_t token_count)
+{
+    if (!request->score || request->got_count > 0 || request->endings > 0)
+        world_fail(w, "H4: logprobs of the prompt of request %02x at the wrong time",
+                   request->id.bytes[0]);
+    if (index != request->scored + 1 || index + token_count > request->prompt_count)
+        world_fail(w, "H5: logprobs of prompt tokens %u to %u, %u expected next", index,
+                   index + token_count - 1, request->scored + 1);
+    for (uint32_t i = 0; i < token_count && !w->failed; i++)
+        if (tokens[i].id != request->prompt[index + i] ||
+            tokens[i].logprob != request->expected_scores[index + i])
+            world_fail(w, "H2: request %02x: the logprob of prompt token %u is %g, not %g",
+                       request->id.bytes[0], index + i, (double)tokens[i].logprob,
+                       (double)request->expected_scores[index + i]);
+    request->scored += token_count;
 }
 
 void check_ended(world *w, sim_request *request, const bt_router_end *end)

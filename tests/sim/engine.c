@@ -37,6 +37,14 @@ static uint32_t sampled_token(const uint64_t last[SIM_LAYERS], const bt_sampling
     return stops && position - prompt_count < s->min_tokens ? SIM_UNSTOPPED : token;
 }
 
+/* Of `next` after a token with these KV words. */
+static float score_of(const uint64_t last[SIM_LAYERS], uint32_t next)
+{
+    uint64_t x = next;
+    for (uint32_t layer = 0; layer < SIM_LAYERS; layer++) x = sim_mix(x, last[layer]);
+    return -(float)(x % 4096) / 64;
+}
+
 void engine_expect(sim_request *request)
 {
     uint64_t attention[SIM_LAYERS] = {0}, last[SIM_LAYERS] = {0};
@@ -50,7 +58,10 @@ void engine_expect(sim_request *request)
             attention[layer] += attention_term(last[layer], position);
         }
         position++;
-        if (position < request->prompt_count) continue;
+        if (position < request->prompt_count) {
+            request->expected_scores[position] = score_of(last, request->prompt[position]);
+            continue;
+        }
         token = sampled_token(last, &request->sampling, position, request->prompt_count, history);
         request->expected[request->expected_count++] = token;
         if (request->expected_count == request->max_tokens) return;
@@ -124,6 +135,27 @@ static void tell(sim_node *node, const bt_engine_event *event)
         bt_decode_core_engine_event(node->decode, event, node->world->now_ns);
 }
 
+/* The scores of sequence i, as the real engine tells them: from its own memory. */
+static bt_engine_event score_event(sim_node *node, uint32_t i, const bt_engine_event *base)
+{
+    sim_engine *engine = &node->engine;
+    const bt_engine_seq *seq = &engine->seqs[i];
+    bt_engine_event event = *base;
+    event.kind = BT_ENGINE_SCORES;
+    event.handle = seq->handle;
+    event.scores = engine->scores[i];
+    event.score_count = seq->score_count;
+    for (uint32_t k = 0; k < seq->score_count; k++) {
+        uint64_t words[SIM_LAYERS];
+        for (uint32_t l = 0; l < SIM_LAYERS; l++)
+            words[l] = *engine_value(node, engine->blocks[i], l, seq->position + k);
+        engine->scores[i][k] =
+            (bt_token){.id = seq->score_next[k], .logprob = score_of(words, seq->score_next[k])};
+    }
+    if (world_chance(node->world, node->world->sc.broken_logits)) event.status = BT_ERR_FORMAT;
+    return event;
+}
+
 /* Step l < SIM_LAYERS computes layer l of every sequence; the step after the last samples and ends
  * the batch. Reading and writing the pool only now, not at submit, is the point: a core that frees
  * blocks under a running batch is seen. */
@@ -147,9 +179,10 @@ void engine_step(sim_node *node, const sim_event *event)
     /* The results leave the engine before the core hears of them: the core may submit from inside
      * the last event. */
     uint32_t count = engine->seq_count;
-    bt_engine_event tokens[8];
+    bt_engine_event tokens[8], scores[8];
     for (uint32_t i = 0; i < count; i++) {
         const bt_engine_seq *seq = &engine->seqs[i];
+        if (seq->score_count > 0) scores[i] = score_event(node, i, &out);
         tokens[i] = out;
         tokens[i].kind = BT_ENGINE_TOKEN;
         tokens[i].handle = seq->handle;
@@ -172,6 +205,8 @@ void engine_step(sim_node *node, const sim_event *event)
         tell(node, &out);
         return;
     }
+    for (uint32_t i = 0; i < count; i++)
+        if (engine->seqs[i].score_count > 0) tell(node, &scores[i]);
     for (uint32_t i = 0; i < count; i++) {
         if (tokens[i].status != BT_AGAIN) tell(node, &tokens[i]);
     }

@@ -323,6 +323,18 @@ static void heartbeat(sim_node *node)
     world_schedule(w, 200 * MS, EV_HEARTBEAT, node->index, 0)->a_incarnation = node->incarnation;
 }
 
+static void report_pair(sim_node *node, uint32_t d, bool ready, const char *reason)
+{
+    bt_msg msg = {.kind = BT_MSG_PAIR_STATUS};
+    msg.pair_status.d_incarnation = node->peer[d].incarnation;
+    msg.pair_status.ready = ready;
+    msg.pair_status.wire = BT_DTYPE_F32;
+    snprintf(msg.pair_status.transport, sizeof(msg.pair_status.transport), "virtual");
+    snprintf(msg.pair_status.reason, sizeof(msg.pair_status.reason), "%s", ready ? "" : reason);
+    node->peer[d].told_ready = ready ? node->peer[d].incarnation : 0;
+    net_send(node->world, node->index, SIM_ROUTER, false, &msg);
+}
+
 static void report_probes(sim_node *node)
 {
     for (uint32_t d = SIM_PREFILL_MAX; d < SIM_NODES_MAX; d++) {
@@ -330,20 +342,16 @@ static void report_probes(sim_node *node)
         const char *reason = "";
         bt_probe_state state = bt_prefill_core_probe(node->prefill, d, &reason);
         if (state == BT_PROBE_PENDING) continue;
-        if (state == BT_PROBE_FAILED) { /* R has had no answer and asks again */
+        if (state == BT_PROBE_FAILED) { /* R has had no answer and asks again … */
+            /* … but if a doubled PAIR made this pair anew after it had been ready */
+            if (node->peer[d].told_ready == node->peer[d].incarnation)
+                report_pair(node, d, false, "broken");
             node->peer[d].up = false;
             bt_prefill_core_peer_down(node->prefill, d, node->world->now_ns);
             continue;
         }
         node->peer[d].reported = true;
-        bt_msg msg = {.kind = BT_MSG_PAIR_STATUS};
-        msg.pair_status.d_incarnation = node->peer[d].incarnation;
-        msg.pair_status.ready = state == BT_PROBE_READY;
-        msg.pair_status.wire = BT_DTYPE_F32;
-        snprintf(msg.pair_status.transport, sizeof(msg.pair_status.transport), "virtual");
-        snprintf(msg.pair_status.reason, sizeof(msg.pair_status.reason), "%s",
-                 msg.pair_status.ready ? "" : reason);
-        net_send(node->world, node->index, SIM_ROUTER, false, &msg);
+        report_pair(node, d, state == BT_PROBE_READY, reason);
     }
 }
 
@@ -502,6 +510,13 @@ static void io_token(void *ctx, uint64_t user, uint32_t index, const bt_token *t
     check_token(w, request, index, token->id);
 }
 
+static void io_prompt_logprobs(void *ctx, uint64_t user, uint32_t index, const bt_token *tokens,
+                               uint32_t token_count)
+{
+    world *w = ctx;
+    check_scores(w, &w->requests[user], index, tokens, token_count);
+}
+
 static void io_ended(void *ctx, uint64_t user, const bt_router_end *end)
 {
     world *w = ctx;
@@ -527,7 +542,7 @@ void router_start(world *w)
                                .retry_wait_ns = w->sc.slow_engine ? 60 * SEC : 10 * SEC,
                                .eos_ids = {SIM_EOS},
                                .eos_count = 1};
-    bt_router_io io = {w, io_send, io_token, io_ended};
+    bt_router_io io = {w, io_send, io_token, io_ended, io_prompt_logprobs};
     size_t bytes = (bt_router_core_bytes(&config) + 63) & ~(size_t)63;
     w->router_memory = aligned_alloc(64, bytes);
     assert(w->router_memory != NULL);
@@ -563,6 +578,7 @@ static void submit(world *w, uint64_t i)
                            .max_tokens = request->max_tokens,
                            .ignore_eos = request->ignore_eos,
                            .sampling = request->sampling,
+                           .prompt_logprobs = request->score,
                            .user = i};
     bt_err err = {0};
     bt_status status = bt_router_core_submit(w->router, &r, w->now_ns, &err);

@@ -29,6 +29,7 @@ static void draw_sampling(world *w, sim_request *request)
     *s = (bt_sampling){.temperature = 1, .top_p = 1, .seed = world_random(w, UINT64_MAX)};
     if (world_random(w, 3) == 0) s->presence_penalty = 1;
     if (world_random(w, 3) == 0) s->min_tokens = (uint32_t)world_random(w, request->max_tokens + 1);
+    request->score = world_random(w, 4) == 0;
     if (world_random(w, 4) > 0) return;
     s->bias = request->bias;
     s->bias_count = 1 + (uint32_t)world_random(w, SIM_BIAS_MAX);
@@ -90,7 +91,7 @@ static void draw_faults(world *w)
     if (kinds & 2) s->duplicate = 1 + (uint32_t)world_random(w, 500);
     if (kinds & 4) s->reorder = 1 + (uint32_t)world_random(w, 500);
     if (kinds & 8) s->corrupt = 1 + (uint32_t)world_random(w, 2000);
-    if (kinds & 16) s->slow = 1 + (uint32_t)world_random(w, 500);
+    if (kinds & 16) s->slow = 1 + (uint32_t)world_random(w, 700);
     if (kinds & 32) s->crashes = 1 + (uint32_t)world_random(w, 3);
     if (kinds & 64) s->freezes = 1 + (uint32_t)world_random(w, 3);
     if (kinds & 128) s->cancels = 1 + (uint32_t)world_random(w, s->requests);

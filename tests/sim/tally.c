@@ -46,6 +46,8 @@ static const char *const corner_names[CORNER_COUNT] = {
     [CORNER_CONTINUED_PENALTIES] = "an attempt with penalties began with committed tokens (H5)",
     [CORNER_CONTINUED_MIN_TOKENS] = "an attempt began below its min_tokens, with committed tokens (H5)",
     [CORNER_STOP_ID] = "a stop id ended a request",
+    [CORNER_SCORES_LOST] = "a FirstToken came before all logprobs of the prompt",
+    [CORNER_SCORES_AGAIN] = "logprobs of the prompt came again",
     [CORNER_AGAIN] = "the engine or the lane said AGAIN",
 };
 /* clang-format on */
@@ -170,7 +172,11 @@ void tally_to_router(world *w, const bt_msg *msg)
 {
     int request = request_of(w, &msg->fence);
     if (request < 0) return;
-    uint32_t got = w->requests[request].got_count;
+    uint32_t got = w->requests[request].got_count, scored = w->requests[request].scored;
+    bool missing = w->requests[request].score && scored + 1 < w->requests[request].prompt_count;
+    if (msg->kind == BT_MSG_FIRST_TOKEN && missing) tally_corner(w, CORNER_SCORES_LOST);
+    if (msg->kind == BT_MSG_PROMPT_LOGPROBS && msg->tokens.index <= scored)
+        tally_corner(w, CORNER_SCORES_AGAIN);
     if (msg->kind == BT_MSG_TOKENS && msg->tokens.index > got) tally_corner(w, CORNER_GAP);
     if (msg->kind == BT_MSG_FINISHED && msg->finished.token_count > got)
         tally_corner(w, CORNER_FINISHED_GAP);

@@ -82,6 +82,9 @@ typedef struct {
     uint32_t expected[SIM_OUTPUT_MAX]; /* what an undisturbed run commits */
     uint32_t expected_count;
     uint32_t got_count;
+    bool score;                            /* wants the prompt's logprobs */
+    float expected_scores[SIM_PROMPT_MAX]; /* of prompt token i, from 1 */
+    uint32_t scored;                       /* tokens 1 .. scored have come */
     uint32_t endings;
     bool submitted, refused, eos_seen;
     bool orphaned; /* the router that had accepted it died */
@@ -103,6 +106,7 @@ typedef struct {
     uint64_t batch, started_ns;
     uint32_t seq_count;
     bt_engine_seq seqs[8];
+    bt_token scores[8][SIM_TOKENS_MAX];
     uint32_t tokens[8][SIM_TOKENS_MAX + BT_RUN_TOKENS];
     uint32_t blocks[8][SIM_TOKENS_MAX];
 } sim_engine;
@@ -125,6 +129,7 @@ typedef struct {
         uint64_t incarnation; /* of the other side */
         uint32_t epoch;       /* counts endpoints */
         bool reported;
+        uint64_t told_ready; /* the incarnation that R was told is ready */
     } peer[SIM_NODES_MAX];
 } sim_node;
 
@@ -216,6 +221,8 @@ typedef enum {
     CORNER_CONTINUED_PENALTIES,
     CORNER_CONTINUED_MIN_TOKENS,
     CORNER_STOP_ID,
+    CORNER_SCORES_LOST,
+    CORNER_SCORES_AGAIN,
     CORNER_AGAIN,
     CORNER_COUNT
 } sim_corner;
@@ -319,6 +326,8 @@ void check_delivered(world *w, sim_node *node, const bt_msg *msg);
 void check_born(world *w, const sim_node *node);
 void check_landing(world *w, sim_node *d, uint32_t slot, const bt_fence *fence);
 void check_token(world *w, sim_request *request, uint32_t index, uint32_t id);
+void check_scores(world *w, sim_request *request, uint32_t index, const bt_token *tokens,
+                  uint32_t token_count);
 void check_ended(world *w, sim_request *request, const bt_router_end *end);
 void check_after_event(world *w);
 void check_final(world *w);

@@ -38,8 +38,8 @@ static inline void log_add(msg_log *log, uint32_t peer, const bt_msg *msg)
     assert_true(log->count < LOG_MAX);
     logged *l = &log->entries[log->count++];
     *l = (logged){.msg = *msg, .peer = peer};
-    if (msg->kind != BT_MSG_TOKENS) return;
-    assert_int_equal(msg->tokens.token_count, 1);
+    if (msg->kind != BT_MSG_TOKENS && msg->kind != BT_MSG_PROMPT_LOGPROBS) return;
+    assert_true(msg->kind == BT_MSG_PROMPT_LOGPROBS || msg->tokens.token_count == 1);
     l->token = msg->tokens.tokens[0];
     l->msg.tokens.tokens = &l->token;
 }

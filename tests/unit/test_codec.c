@@ -400,6 +400,8 @@ static void ranges(void **state)
     BAD(TOKENS, r->outputs[0].logprob = 1, "tokens");
     BAD(TOKENS, r->outputs[0].top_count = 21, "tokens");
     BAD(TOKENS, m->tokens.index = UINT32_MAX, "index");
+    BAD(PROMPT_LOGPROBS, m->tokens.index = 0, "index");
+    BAD(PROMPT_LOGPROBS, r->outputs[0].logprob = NAN, "tokens");
     BAD(FINISHED, m->finished.reason = BT_FINISH_NONE, "reason");
     BAD(REFUSED, m->refused.reason = BT_REFUSE_COUNT, "reason");
     BAD(REFUSED, memset(m->refused.text, 'x', BT_REASON_BYTES_MAX), "text");

@@ -49,9 +49,10 @@ static void generate(const bt_generator_config *config, bt_token tokens[TOKENS])
 {
     bt_generator *generator = generator_of(config);
     const bt_prompt ids = {.ids = prompt, .count = PROMPT};
-    const bt_generate_options options = {.sampling = {.temperature = 1.5f, .top_p = 1, .seed = 99},
-                                         .max_tokens = TOKENS,
-                                         .ignore_eos = true};
+    const bt_generate_options options = {
+        .sampling = {.temperature = 1.5f, .top_p = 1, .logprobs = true, .seed = 99},
+        .max_tokens = TOKENS,
+        .ignore_eos = true};
     uint32_t count = 0;
     memset(tokens, 0, TOKENS * sizeof(bt_token));
     assert_int_equal(bt_generate(generator, &ids, &options, tokens, &count, NULL), BT_OK);
@@ -109,6 +110,48 @@ static void test_any_formats_give_the_same_whatever_the_shapes(void **state)
     }
 }
 
+static double log_softmax(const float *logits, uint32_t id)
+{
+    double total = 0;
+    for (uint32_t i = 0; i < TINY_VOCAB; i++) total += exp((double)logits[i] - (double)logits[id]);
+    return -log(total);
+}
+
+/* The scores of a prompt are its tokens' logprobs after each prefix, wherever chunks end. */
+static void test_scores_are_those_of_each_prefix(void **state)
+{
+    (void)state;
+    enum { COUNT = 90, TOP = 3 };
+    static bt_token scores[3][COUNT];
+    static const uint32_t chunks[] = {256, 64, 7};
+    const bt_prompt ids = {.ids = prompt, .count = COUNT};
+    bt_generator *generator = NULL;
+    for (int c = 0; c < 3; c++) {
+        bt_generator_destroy(generator);
+        generator = generator_of(&(bt_generator_config){
+            .block_tokens = 16, .threads = 1 + (uint32_t)c, .chunk_tokens = chunks[c]});
+        assert_int_equal(bt_generate_scores(generator, &ids, TOP, scores[c], NULL), BT_OK);
+        for (uint32_t i = 0; i + 1 < COUNT; i++)
+            assert_true(bt_token_equal(&scores[c][i], &scores[0][i]));
+    }
+    for (uint32_t i = 0; i + 1 < COUNT; i += 8) {
+        const float *logits;
+        const bt_prompt prefix = {.ids = prompt, .count = i + 1};
+        assert_int_equal(bt_generate_logits(generator, &prefix, &logits, NULL), BT_OK);
+        const bt_token *score = &scores[0][i];
+        assert_int_equal(score->id, prompt[i + 1]);
+        assert_true(fabs((double)score->logprob - log_softmax(logits, score->id)) < 1e-5);
+        assert_int_equal(score->top_count, TOP);
+        for (uint32_t k = 0; k < TOP; k++) {
+            uint32_t better = 0, id = score->top[k].id;
+            for (uint32_t j = 0; j < TINY_VOCAB; j++) better += logits[j] > logits[id];
+            assert_int_equal(better, k);
+            assert_true(fabs((double)score->top[k].logprob - log_softmax(logits, id)) < 1e-5);
+        }
+    }
+    bt_generator_destroy(generator);
+}
+
 static void test_ends(void **state)
 {
     (void)state;
@@ -145,6 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lossless_handoff_changes_nothing),
         cmocka_unit_test(test_any_formats_give_the_same_whatever_the_shapes),
+        cmocka_unit_test(test_scores_are_those_of_each_prefix),
         cmocka_unit_test(test_ends),
     };
     printf("seed %u\n", SEED);

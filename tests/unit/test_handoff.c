@@ -348,8 +348,9 @@ static void world_close(world *w)
     free(w);
 }
 
-static const bt_sampling greedy = {.top_p = 1};
-static const bt_sampling seeded = {.temperature = 1.5f, .top_p = 0.95f, .seed = 99};
+static const bt_sampling greedy = {.top_p = 1, .logprobs = true};
+static const bt_sampling seeded = {
+    .temperature = 1.5f, .top_p = 0.95f, .logprobs = true, .seed = 99};
 
 /* R asks both for one request that shares no prefix with another: its salt is its own. */
 static void request_start(world *w, const bt_sampling *sampling)

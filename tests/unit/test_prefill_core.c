@@ -806,6 +806,75 @@ static void test_broken_logits_fail_alone(void **state)
     expect_empty(f);
 }
 
+/* Ends the batch as the engine does with sequences that are scored: the logprob of token id is -id. */
+static void scored_batch_end(fixture *f, bt_status status)
+{
+    static bt_token scores[8][256];
+    for (uint32_t i = 0; i < f->batch.seq_count; i++) {
+        const bt_engine_seq *seq = &f->seqs[i];
+        for (uint32_t k = 0; k < seq->score_count; k++)
+            scores[i][k] =
+                (bt_token){.id = seq->score_next[k], .logprob = -(float)seq->score_next[k]};
+        bt_engine_event event = {.kind = BT_ENGINE_SCORES,
+                                 .batch = f->batch.batch,
+                                 .handle = seq->handle,
+                                 .scores = scores[i],
+                                 .score_count = seq->score_count,
+                                 .status = status};
+        if (seq->score_count > 0) bt_prefill_core_engine_event(f->core, &event, f->now);
+    }
+    batch_end(f, BT_OK);
+}
+
+static void prefill_scored(fixture *f, uint8_t n, uint32_t attempt, uint32_t tokens, uint32_t base)
+{
+    bt_msg msg = work_of(BT_MSG_PREFILL, n, attempt, tokens, base + 10);
+    msg.prefill.base = base;
+    msg.prefill.prompt_logprobs = true;
+    router_say(f, &msg);
+}
+
+/* Every token of the prompt but the first is told once, in order, 64 at a time, before the first
+ * token; committed ones are not of the prompt. */
+static void test_prompt_logprobs(void **state)
+{
+    fixture *f = *state;
+    const uint32_t bases[] = {0, 3};
+    for (uint32_t round = 0; round < 2; round++) {
+        uint32_t tokens = 200, prompt = tokens - bases[round], next = 1;
+        prefill_scored(f, 1, round + 1, tokens, bases[round]);
+        assert_int_equal(f->seqs[0].position, 0); /* although the cache has it by the second time */
+        ticket(f, ticket_fence(1, round + 1, 1, 4 + round), 0, 4);
+        while (f->batch_busy) scored_batch_end(f, BT_OK);
+        while (next < prompt) {
+            const bt_msg *msg = log_expect(&f->router, BT_MSG_PROMPT_LOGPROBS);
+            assert_int_equal(msg->tokens.index, next);
+            assert_in_range(msg->tokens.token_count, 1, BT_MSG_TOKENS_MAX);
+            assert_int_equal(f->router.entries[f->router.next - 1].token.id,
+                             (next * 7 + 1) % (VOCAB - 1));
+            next += msg->tokens.token_count;
+        }
+        assert_int_equal(next, prompt);
+        assert_int_equal(log_expect(&f->router, BT_MSG_FIRST_TOKEN)->first_token.cached_tokens, 0);
+        router_cancel(f, 1, round + 1);
+        while (f->put_done < f->put_count) put_finish(f, BT_OK);
+        f->peer.next = f->peer.count;
+    }
+    expect_empty(f);
+}
+
+static void test_broken_scores_fail_the_request(void **state)
+{
+    fixture *f = *state;
+    prefill_scored(f, 1, 1, 200, 0);
+    scored_batch_end(f, BT_ERR_FORMAT); /* of the first chunk */
+    const bt_msg *refused = log_expect(&f->router, BT_MSG_REFUSED);
+    assert_int_equal(refused->refused.reason, BT_REFUSE_ENGINE);
+    assert_non_null(strstr(refused->refused.text, "not finite"));
+    assert_int_equal(stats(f).blocks_cached, 0);
+    expect_empty(f);
+}
+
 static void test_put_again_and_failed(void **state)
 {
     fixture *f = *state;
@@ -971,6 +1040,8 @@ int main(void)
         CORE_TEST(test_leases),
         CORE_TEST(test_engine_failure),
         CORE_TEST(test_broken_logits_fail_alone),
+        CORE_TEST(test_prompt_logprobs),
+        CORE_TEST(test_broken_scores_fail_the_request),
         CORE_TEST(test_put_again_and_failed),
         CORE_TEST(test_peer_down_and_up),
         CORE_TEST(test_failed_put_is_never_quiesced),

@@ -31,6 +31,7 @@ typedef struct {
     uint32_t sent_count, read;
     sent_msg sent[SENT_MAX];
     uint32_t token_count, tokens[256];
+    uint32_t scored; /* prompt tokens 1 .. scored have logprobs */
     uint64_t token_user;
     uint32_t ended_count;
     uint64_t ended_user;
@@ -59,6 +60,17 @@ static void on_token(void *ctx, uint64_t user, uint32_t index, const bt_token *t
     f->tokens[f->token_count++] = token->id;
     f->token_user = user;
     if (f->in_token != NULL && f->in_token_at == index) f->in_token(f->core, user, f->now_ns);
+}
+
+static void on_scores(void *ctx, uint64_t user, uint32_t index, const bt_token *tokens,
+                      uint32_t token_count)
+{
+    fixture *f = ctx;
+    (void)user;
+    assert_int_equal(index, f->scored + 1); /* in order, each once */
+    assert_int_equal(f->token_count, 0);    /* and before any token */
+    for (uint32_t i = 0; i < token_count; i++) assert_int_equal(tokens[i].id, 10 + index + i);
+    f->scored += token_count;
 }
 
 static void on_ended(void *ctx, uint64_t user, const bt_router_end *end)
@@ -90,7 +102,11 @@ static fixture *make(const bt_router_config *config)
     fixture *f = calloc(1, sizeof(*f));
     assert_non_null(f);
     f->now_ns = 5000 * MS;
-    bt_router_io io = {.ctx = f, .send = on_send, .token = on_token, .ended = on_ended};
+    bt_router_io io = {.ctx = f,
+                       .send = on_send,
+                       .token = on_token,
+                       .ended = on_ended,
+                       .prompt_logprobs = on_scores};
     void *memory = aligned_alloc(64, bt_router_core_bytes(config));
     assert_non_null(memory);
     f->core = bt_router_core_init(memory, config, &io, f->now_ns);
@@ -473,6 +489,92 @@ static bt_status submit_sampling(fixture *f, uint64_t user, const bt_sampling *s
                                  .user = user};
     memcpy(request.id.bytes, &user, sizeof(user));
     return bt_router_core_submit(f->core, &request, f->now_ns, NULL);
+}
+
+static void submit_scored(fixture *f)
+{
+    static const uint32_t prompt[PROMPT] = {10, 11, 12, 13, 14};
+    bt_router_request request = {.tokens = prompt,
+                                 .token_count = PROMPT,
+                                 .max_tokens = 10,
+                                 .sampling = {.top_p = 1},
+                                 .prompt_logprobs = true,
+                                 .user = 1};
+    assert_int_equal(bt_router_core_submit(f->core, &request, f->now_ns, NULL), BT_OK);
+}
+
+static void scores(fixture *f, uint32_t p, const bt_fence *fence, uint32_t index, uint32_t count)
+{
+    bt_token list[PROMPT];
+    for (uint32_t i = 0; i < count; i++) list[i] = token_of(10 + index + i);
+    bt_msg msg = answer(fence, BT_MSG_PROMPT_LOGPROBS);
+    msg.tokens.tokens = list;
+    msg.tokens.index = index;
+    msg.tokens.token_count = count;
+    bt_router_core_message(f->core, p, &msg, f->now_ns);
+}
+
+/* A token of D may overtake them on the other link: it waits. */
+static void prompt_logprobs_come_first(void **state)
+{
+    (void)state;
+    fixture *f = start_fleet(1, 1);
+    submit_scored(f);
+    bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
+    scores(f, P0, &fence, 1, 2);
+    tokens(f, D0, &fence, 0, 2);
+    assert_int_equal(f->token_count, 0);
+    scores(f, D0, &fence, 3, 2); /* of the wrong daemon */
+    assert_int_equal(f->scored, 2);
+    scores(f, P0, &fence, 1, 3); /* again, and one more */
+    assert_int_equal(f->scored, 3);
+    scores(f, P0, &fence, 4, 1);
+    assert_int_equal(f->scored, 4);
+    assert_int_equal(f->token_count, 2);
+    first_token(f, P0, &fence, 0, 100); /* a duplicate by now */
+    assert_int_equal(f->token_count, 2);
+    expect_silence(f);
+    drop(f);
+}
+
+/* Lost, skipped or of other tokens: another attempt, which tells what is missing. */
+static void missing_prompt_logprobs_fail_the_attempt(void **state)
+{
+    (void)state;
+    fixture *f = start_fleet(1, 1);
+    submit_scored(f);
+    bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
+    assert_true(f->sent[f->read - 2].msg.prefill.prompt_logprobs);
+    scores(f, P0, &fence, 1, 2);
+    first_token(f, P0, &fence, 0, 100);
+    assert_int_equal(f->token_count, 0);
+    expect_cancels(f, P0, D0, 1);
+    fence = expect_attempt(f, P0, D0, 2, 0);
+    scores(f, P0, &fence, 4, 1);
+    expect_cancels(f, P0, D0, 2);
+    fence = expect_attempt(f, P0, D0, 3, 0);
+    assert_true(f->sent[f->read - 2].msg.prefill.prompt_logprobs);
+    scores(f, P0, &fence, 1, 4);
+    first_token(f, P0, &fence, 0, 100);
+    assert_int_equal(f->scored, 4);
+    assert_int_equal(f->token_count, 1);
+    drop(f);
+}
+
+/* With all of them here, an attempt that continues does not ask again. */
+static void prompt_logprobs_are_asked_for_once(void **state)
+{
+    (void)state;
+    fixture *f = start_fleet(1, 1);
+    submit_scored(f);
+    bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
+    scores(f, P0, &fence, 1, 4);
+    tokens(f, D0, &fence, 0, 2);
+    refused(f, D0, &fence, BT_REFUSE_ENGINE);
+    expect_cancels(f, P0, D0, 1);
+    expect_attempt(f, P0, D0, 2, 2);
+    assert_false(f->sent[f->read - 2].msg.prefill.prompt_logprobs);
+    drop(f);
 }
 
 static void stop_ids_end_the_output(void **state)
@@ -1323,6 +1425,9 @@ int main(void)
         cmocka_unit_test(first_token_ends),
         cmocka_unit_test(one_token_needs_no_decode),
         cmocka_unit_test(ignored_eos),
+        cmocka_unit_test(prompt_logprobs_come_first),
+        cmocka_unit_test(missing_prompt_logprobs_fail_the_attempt),
+        cmocka_unit_test(prompt_logprobs_are_asked_for_once),
         cmocka_unit_test(stop_ids_end_the_output),
         cmocka_unit_test(bias_rows_are_copied),
         cmocka_unit_test(older_daemons_get_no_newer_work),
