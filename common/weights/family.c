@@ -108,8 +108,8 @@ static const struct {
     {"StableLm", OTHER_NORMS},
     {"Olmo", OTHER_NORMS},
     {"Granite", "multipliers of embedding, residual and logits"},
-    {"Model", "not a model that generates text"},
-    {"ForSequenceClassification", "not a model that generates text"},
+    {"Model", "no head that generates text"},
+    {"ForSequenceClassification", "no head that generates text"},
 };
 
 const bt_family *bt_family_find(const char *architecture, const char *model_type)

@@ -17,7 +17,8 @@ static const char *text_of(const json_t *object, const char *key)
 static bt_quant_name named(const char *first, const char *second)
 {
     bt_quant_name name;
-    snprintf(name.text, sizeof(name.text), "%.12s%s%s", first, first[0] ? " " : "", SHOW(second));
+    bool both = first[0] != '\0' && second[0] != '\0';
+    snprintf(name.text, sizeof(name.text), "%.20s%s%s", SHOW(first), both ? " " : "", SHOW(second));
     return name;
 }
 
@@ -60,7 +61,7 @@ bt_quant_name bt_quantized_name(const json_t *quantization)
     bool modelopt = method != NULL ? strncmp(method, "modelopt", 8) == 0
                                    : producer != NULL && strcmp(producer, "modelopt") == 0;
     if (modelopt) return named("ModelOpt", algo != NULL ? algo : "without quant_algo");
-    if (method == NULL) return named("no method,", algo != NULL ? algo : "named");
+    if (method == NULL) return named(algo != NULL ? algo : "no quant_method", "");
     if (strcmp(method, "fp8") == 0) return fp8(quantization);
     if (strcmp(method, "awq") == 0) return with_bits("AWQ", quantization);
     if (strcmp(method, "gptq") == 0) return with_bits("GPTQ", quantization);

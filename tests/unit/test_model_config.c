@@ -476,7 +476,7 @@ static void test_quantized_formats_are_named(void **state)
         {"{\"quant_method\":\"mxfp4\"}", "mxfp4"},
         {"{\"quant_method\":\"\\u001b[2Jawfully long and awfully long and awfully long and long\"}",
          "long"},
-        {"{}", "no method"},
+        {"{}", "no quant_method"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char config[1024], name[128];
