@@ -226,6 +226,11 @@ static const bt_pattern_kind kinds[] = {
     {.regex = CONTRACTIONS "|" WORD "|\\p{N}{1,3}|" SIGNS "[\\r\\n]*|" LINES,
      .end_of = gpt4_end,
      .digits_max = 3},
+    /* the same as GPT-4's own library spells it */
+    {.regex = "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}{1,3}|"
+              " ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
+     .end_of = gpt4_end,
+     .digits_max = 3},
     /* Qwen2, Qwen2.5, Qwen3 */
     {.regex = CONTRACTIONS "|" WORD "|\\p{N}|" SIGNS "[\\r\\n]*|" LINES,
      .end_of = gpt4_end,

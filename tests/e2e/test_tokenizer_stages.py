@@ -29,6 +29,8 @@ SIGNS = r" ?[^\s\p{L}\p{N}]+"
 PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "llama3": rf"{CONTRACTIONS}|{WORD}|\p{{N}}{{1,3}}|{SIGNS}[\r\n]*|{LINES}",
+    "gpt4": (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|"
+             r"\s+(?!\S)|\s+"),
     "qwen2": rf"{CONTRACTIONS}|{WORD}|\p{{N}}|{SIGNS}[\r\n]*|{LINES}",
     "tekken": rf"{CASED_1}|{CASED_2}|\p{{N}}|{SIGNS}[\r\n/]*|{LINES}",
     "gpt4o": rf"{CASED_1}{CONTRACTIONS}?|{CASED_2}{CONTRACTIONS}?|\p{{N}}{{1,3}}|{SIGNS}[\r\n/]*|{LINES}",
