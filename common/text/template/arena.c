@@ -53,11 +53,14 @@ void *bt_tpl_arena_take(bt_tpl_arena *arena, size_t count, size_t size)
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 2) return NULL;
     bytes = (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
-    if ((size_t)(arena->end - arena->at) < bytes || arena->at == NULL) {
+    /* A text may have ended anywhere. */
+    size_t skip = (ALIGN - (uintptr_t)arena->at % ALIGN) % ALIGN;
+    if (arena->at == NULL || (size_t)(arena->end - arena->at) < skip + bytes) {
         if (!add_chunk(arena, bytes)) return NULL;
+        skip = 0; /* chunks begin aligned */
     }
-    char *piece = arena->at;
-    arena->at += bytes;
+    char *piece = arena->at + skip;
+    arena->at = piece + bytes;
     memset(piece, 0, bytes);
     return piece;
 }
