@@ -10,6 +10,7 @@
 /* In order of preference; the last one runs everywhere. */
 static const bt_kv_pack_ops *const variants[] = {
 #ifdef __x86_64__
+    &bt_kv_pack_avx512,
     &bt_kv_pack_avx2,
 #endif
     &bt_kv_pack_ref,

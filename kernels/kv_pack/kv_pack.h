@@ -78,6 +78,7 @@ typedef struct {
 
 extern const bt_kv_pack_ops bt_kv_pack_ref;
 extern const bt_kv_pack_ops bt_kv_pack_avx2;
+extern const bt_kv_pack_ops bt_kv_pack_avx512;
 
 /* The fastest variant that this machine runs. */
 const bt_kv_pack_ops *bt_kv_pack_best(void);
