@@ -352,8 +352,19 @@ static const bt_sampling greedy = {.top_p = 1, .logprobs = true};
 static const bt_sampling seeded = {
     .temperature = 1.5f, .top_p = 0.95f, .logprobs = true, .seed = 99};
 
+/* All that looks at the tokens so far: greedy, so that any of it that is lost shows. */
+static const bt_logit_bias rows[] = {{3, -4}, {17, 2.5f}, {40, 6}};
+static const bt_sampling penalized = {.top_p = 1,
+                                      .repetition_penalty = 1.3f,
+                                      .presence_penalty = 0.5f,
+                                      .frequency_penalty = 0.4f,
+                                      .min_tokens = TOKENS / 2,
+                                      .logprobs = true,
+                                      .bias = rows,
+                                      .bias_count = 3};
+
 /* R asks both for one request that shares no prefix with another: its salt is its own. */
-static void request_start(world *w, const bt_sampling *sampling)
+static void request_start(world *w, const bt_sampling *sampling, bool prompt_logprobs)
 {
     w->to_d.written = w->to_d.read = w->to_p.written = w->to_p.read = 0;
     w->to_d.log.count = w->to_d.log.next = w->to_p.log.count = w->to_p.log.next = 0;
@@ -363,6 +374,7 @@ static void request_start(world *w, const bt_sampling *sampling)
     bt_msg msg = work_of(BT_MSG_RESERVE, w->request, 1, PROMPT, TOKENS);
     msg.reserve.tokens = prompt;
     msg.reserve.ignore_eos = true;
+    msg.reserve.prompt_logprobs = prompt_logprobs;
     msg.reserve.sampling = *sampling;
     msg.reserve.tenant_salt[0] = w->request;
     bt_decode_core_router_message(w->d, &msg, w->now_ns);
@@ -456,12 +468,12 @@ static void assert_second_push(world *w, bt_refuse_reason reason, const char *te
 static void test_equals_one_process(void **state)
 {
     (void)state;
-    const bt_sampling *samplings[] = {&greedy, &seeded};
+    const bt_sampling *samplings[] = {&greedy, &seeded, &penalized};
     world *w = world_open();
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         bt_token expected[TOKENS];
         expect_tokens(samplings[i], expected);
-        request_start(w, samplings[i]);
+        request_start(w, samplings[i], false);
         while (step(w)) continue;
         assert_answer(w, expected);
         assert_int_equal(sent(&w->to_d.log, BT_MSG_SEALED), FRAMES);
@@ -471,6 +483,36 @@ static void test_equals_one_process(void **state)
         assert_int_equal(sent(&w->to_p.log, BT_MSG_REFUSED), 0);
         assert_int_equal(sent(&w->to_p.log, BT_MSG_ACCEPTED), 1);
     }
+    world_close(w);
+}
+
+/* What P tells R of the prompt is what one process says of it; then all goes on as without. */
+static void test_prompt_logprobs_equal_one_process(void **state)
+{
+    (void)state;
+    static bt_token scores[PROMPT], expected[TOKENS];
+    bt_sampling sampling = greedy;
+    sampling.top_logprobs = 2;
+    const bt_generator_config config = {
+        .kv_dtype = BT_DTYPE_INT8, .block_tokens = 64, .threads = 1};
+    const bt_prompt ids = {.ids = prompt, .count = PROMPT};
+    bt_generator *generator = NULL;
+    assert_int_equal(bt_generator_create(model, &config, &generator, NULL), BT_OK);
+    assert_int_equal(bt_generate_scores(generator, &ids, 2, scores, NULL), BT_OK);
+    bt_generator_destroy(generator);
+    expect_tokens(&sampling, expected);
+    world *w = world_open();
+    request_start(w, &sampling, true);
+    while (step(w)) continue;
+    for (uint32_t next = 1; next < PROMPT;) {
+        const bt_msg *msg = log_expect(&w->p_router, BT_MSG_PROMPT_LOGPROBS);
+        const bt_token *first = &w->p_router.entries[w->p_router.next - 1].token;
+        assert_int_equal(msg->tokens.index, next);
+        assert_true(bt_token_equal(first, &scores[next - 1]));
+        next += msg->tokens.token_count;
+        assert_true(next <= PROMPT);
+    }
+    assert_answer(w, expected);
     world_close(w);
 }
 
@@ -499,7 +541,7 @@ static void test_a_flipped_byte_is_pushed_again(void **state)
     for (uint32_t frame = 0; frame < FRAMES; frame++) {
         for (uint32_t i = 0; i < POSITIONS; i++) {
             w->fault = (fault){.kind = FLIPPED_BYTE, .frame = frame, .byte = byte_position(w, i)};
-            request_start(w, &seeded);
+            request_start(w, &seeded, false);
             while (step(w)) continue;
             assert_second_push(w, BT_REFUSE_DIGEST, BAD_FRAME);
             assert_answer(w, expected);
@@ -518,7 +560,7 @@ static void test_a_byte_that_stays_flipped_ends_the_attempt(void **state)
             bt_decode_core_stats(w->d, &before);
             w->fault = (fault){
                 .kind = FLIPPED_BYTE, .twice = true, .frame = frame, .byte = byte_position(w, i)};
-            request_start(w, &seeded);
+            request_start(w, &seeded, false);
             while (sent(&w->d_router, BT_MSG_REFUSED) == 0) assert_true(step(w));
             bt_fence fence;
             const bt_msg *second = sent_at(&w->to_p.log, BT_MSG_TICKET, 1);
@@ -551,7 +593,7 @@ static void test_a_frame_of_another_pair_is_refused(void **state)
     expect_tokens(&greedy, expected);
     world *w = world_open();
     w->fault = (fault){.kind = OTHER_KEY, .frame = 4};
-    request_start(w, &greedy);
+    request_start(w, &greedy, false);
     while (step(w)) continue;
     assert_second_push(w, BT_REFUSE_DIGEST, BAD_FRAME);
     assert_answer(w, expected);
@@ -568,7 +610,7 @@ static void test_a_flipped_byte_in_a_message_is_dropped(void **state)
     bt_seal other[2];
     bt_seal_init(&other[0], other_secret, BT_ROLE_PREFILL);
     bt_seal_init(&other[1], other_secret, BT_ROLE_DECODE);
-    request_start(w, &greedy);
+    request_start(w, &greedy, false);
     while (step(w)) continue;
     uint32_t opened = 0, flipped = 0;
     for (int to_d = 0; to_d < 2; to_d++) {
@@ -604,7 +646,7 @@ static void test_replays_change_nothing(void **state)
     expect_tokens(&seeded, expected);
     world *w = world_open();
     w->deliver_twice = true;
-    request_start(w, &seeded);
+    request_start(w, &seeded, false);
     while (step(w)) continue;
     assert_answer(w, expected);
     assert_int_equal(sent(&w->to_p.log, BT_MSG_REFUSED), 0);
@@ -614,7 +656,7 @@ static void test_replays_change_nothing(void **state)
     assert_non_null(old);
     *old = w->to_d;
     w->deliver_twice = false;
-    request_start(w, &seeded);
+    request_start(w, &seeded, false);
     while (sent(&w->to_d.log, BT_MSG_SEALED) < FRAMES / 2) assert_true(step(w));
     bt_decode_stats before, after;
     bt_decode_core_stats(w->d, &before);
@@ -672,7 +714,7 @@ static void test_a_wrong_manifest_is_refused(void **state)
     world *w = world_open();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         w->fault = (fault){.kind = MANIFEST, .change = cases[i].change};
-        request_start(w, &greedy);
+        request_start(w, &greedy, false);
         while (step(w)) continue;
         assert_second_push(w, cases[i].reason,
                            cases[i].reason == BT_REFUSE_MISSING
@@ -704,6 +746,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equals_one_process),
+        cmocka_unit_test(test_prompt_logprobs_equal_one_process),
         cmocka_unit_test(test_a_flipped_byte_is_pushed_again),
         cmocka_unit_test(test_a_byte_that_stays_flipped_ends_the_attempt),
         cmocka_unit_test(test_a_frame_of_another_pair_is_refused),

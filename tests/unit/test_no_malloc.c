@@ -144,20 +144,38 @@ static void hand_off(path *p)
 
 static void one_request(path *p)
 {
-    bt_sampling sampling = {
-        .temperature = 0.8f, .top_p = 0.9f, .top_k = 20, .seed = 1, .top_logprobs = 5};
+    static const bt_logit_bias rows[] = {{5, 1}, {9, -1}};
+    uint32_t history[PROMPT + STEPS + 1];
+    memcpy(history, p->prompt, sizeof(p->prompt));
+    bt_sampling sampling = {.temperature = 0.8f,
+                            .top_p = 0.9f,
+                            .top_k = 20,
+                            .min_p = 0.01f,
+                            .repetition_penalty = 1.1f,
+                            .frequency_penalty = 0.2f,
+                            .min_tokens = 3,
+                            .bias = rows,
+                            .bias_count = 2,
+                            .seed = 1,
+                            .top_logprobs = 5};
     bt_engine_seq seq = {.tokens = p->prompt,
                          .token_count = PROMPT,
                          .blocks = p->blocks,
                          .block_count = BLOCKS,
                          .sample = true,
-                         .sampling = sampling};
+                         .sampling = sampling,
+                         .history = history,
+                         .prompt_count = PROMPT,
+                         .score_next = p->prompt + 1,
+                         .score_count = PROMPT - 1};
     uint32_t token = step(p->prefill, &seq);
     hand_off(p);
+    seq.score_count = 0;
     for (uint32_t i = 0; i < STEPS; i++) {
         seq.position = PROMPT + i;
         seq.token_count = 1;
         seq.tokens = &token;
+        history[PROMPT + i] = token;
         token = step(p->decode, &seq);
     }
 }
