@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -45,18 +47,73 @@ static bt_status open_notify(bt_fleet *fleet, bt_err *err)
     return BT_OK;
 }
 
+static void remove_dir(const char *dir)
+{
+    DIR *open_dir = opendir(dir);
+    if (open_dir == NULL) return;
+    for (struct dirent *entry; (entry = readdir(open_dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(open_dir), entry->d_name, 0);
+    }
+    closedir(open_dir);
+    rmdir(dir);
+}
+
+/* Removes a folder of ours whose owner is gone: its lock is there, and nobody holds it. */
+static void remove_if_stale(const char *dir)
+{
+    struct stat info;
+    if (lstat(dir, &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != geteuid() ||
+        (info.st_mode & 07777) != 0700)
+        return;
+    char path[300];
+    if (snprintf(path, sizeof(path), "%s/lock", dir) >= (int)sizeof(path)) return;
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) remove_dir(dir);
+    close(fd);
+}
+
+static void remove_stale(const char *base)
+{
+    DIR *folder = opendir(base);
+    if (folder == NULL) return;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        char dir[256];
+        if (strncmp(entry->d_name, "baton-", 6) != 0 || strlen(entry->d_name) != 12) continue;
+        if (snprintf(dir, sizeof(dir), "%s/%s", base, entry->d_name) < (int)sizeof(dir))
+            remove_if_stale(dir);
+    }
+    closedir(folder);
+}
+
+/* The lock gets its name once it is held, so that nobody ever sees it free. */
+static bt_status take_lock(bt_fleet *fleet, bt_err *err)
+{
+    char made[300], path[300];
+    snprintf(made, sizeof(made), "%s/lock.new", fleet->dir);
+    snprintf(path, sizeof(path), "%s/lock", fleet->dir);
+    fleet->lock_fd = open(made, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fleet->lock_fd < 0 || flock(fleet->lock_fd, LOCK_EX) != 0 || rename(made, path) != 0)
+        return BT_FAIL(err, BT_ERR_OS, "%s: %s", path, strerror(errno));
+    return BT_OK;
+}
+
 bt_status bt_fleet_open(bt_fleet *fleet, bt_err *err)
 {
     memset(fleet, 0, sizeof(*fleet));
-    fleet->notify_fd = fleet->signal_fd = -1;
+    fleet->lock_fd = fleet->notify_fd = fleet->signal_fd = fleet->keys_fd = -1;
     const char *base = getenv("TMPDIR");
-    snprintf(fleet->dir, sizeof(fleet->dir), "%s/baton-XXXXXX",
-             base != NULL && strlen(base) < 60 ? base : "/tmp");
+    if (base == NULL || strlen(base) >= 60) base = "/tmp";
+    remove_stale(base);
+    snprintf(fleet->dir, sizeof(fleet->dir), "%s/baton-XXXXXX", base);
     if (mkdtemp(fleet->dir) == NULL) {
         bt_status status = BT_FAIL(err, BT_ERR_OS, "folder %s: %s", fleet->dir, strerror(errno));
         fleet->dir[0] = '\0';
         return status;
     }
+    bt_status status = take_lock(fleet, err);
+    if (status != BT_OK) return status;
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
@@ -75,6 +132,7 @@ bt_fleet_member *bt_fleet_add(bt_fleet *fleet, const char *role, uint32_t index,
 {
     assert(fleet->member_count < BT_FLEET_MAX);
     bt_fleet_member *member = &fleet->members[fleet->member_count++];
+    member->key_fd = -1;
     snprintf(member->role, sizeof(member->role), "%s", role);
     if (strcmp(role, "router") == 0)
         snprintf(member->name, sizeof(member->name), "router");
@@ -103,6 +161,8 @@ static void child_main(const bt_fleet *fleet, const bt_fleet_member *member, pid
     int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (null_fd >= 0) dup2(null_fd, STDIN_FILENO);
     dup2(STDERR_FILENO, STDOUT_FILENO);
+    if (fleet->keys_fd >= 0) fcntl(fleet->keys_fd, F_SETFD, 0);
+    if (member->key_fd >= 0) fcntl(member->key_fd, F_SETFD, 0);
     char notify[300];
     snprintf(notify, sizeof(notify), "%s/notify", fleet->dir);
     setenv("NOTIFY_SOCKET", notify, 1);
@@ -141,17 +201,15 @@ static bt_status spawn(bt_fleet *fleet, bt_fleet_member *member, bt_err *err)
 }
 
 /* The state file is replaced in one step, so that a reader never sees half of it. */
-static void write_state(const bt_fleet *fleet)
+static bt_status write_state(const bt_fleet *fleet, bt_err *err)
 {
-    if (fleet->state_file == NULL) return;
+    if (fleet->state_file == NULL) return BT_OK;
     char temporary[600];
     snprintf(temporary, sizeof(temporary), "%s.new", fleet->state_file);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
     FILE *out = fd >= 0 ? fdopen(fd, "w") : NULL;
-    if (out == NULL) {
-        fprintf(stderr, "baton up: state file %s: %s\n", temporary, strerror(errno));
-        return;
-    }
+    if (out == NULL)
+        return BT_FAIL(err, BT_ERR_OS, "state file %s: %s", temporary, strerror(errno));
     fprintf(out, "{\"url\": \"%s\", \"ready\": %s, \"pairs\": %u, \"daemons\": [", fleet->url,
             fleet->announced ? "true" : "false", fleet->pairs_ready);
     for (uint32_t i = 0; i < fleet->member_count; i++) {
@@ -163,7 +221,15 @@ static void write_state(const bt_fleet *fleet)
     }
     fputs("\n]}\n", out);
     if (fclose(out) != 0 || rename(temporary, fleet->state_file) != 0)
-        fprintf(stderr, "baton up: state file %s: %s\n", fleet->state_file, strerror(errno));
+        return BT_FAIL(err, BT_ERR_OS, "state file %s: %s", fleet->state_file, strerror(errno));
+    return BT_OK;
+}
+
+/* A fleet that runs goes on without its state file. */
+static void update_state(const bt_fleet *fleet)
+{
+    bt_err err;
+    if (write_state(fleet, &err) != BT_OK) fprintf(stderr, "baton up: %s\n", err.message);
 }
 
 static bt_fleet_member *member_of(bt_fleet *fleet, pid_t pid)
@@ -238,7 +304,7 @@ static bt_status reap(bt_fleet *fleet, bt_err *err)
         member->pid = 0;
         member->ready = false;
         describe_exit(member, status);
-        write_state(fleet);
+        update_state(fleet);
         fleet->changed = true;
         if (!fleet->announced && (!was_ready || !fleet->restart))
             return BT_FAIL(err, BT_ERR_ARGUMENT,
@@ -275,7 +341,7 @@ static bt_status announce(bt_fleet *fleet, bt_err *err)
         if (!fleet->members[i].ready) return BT_OK;
     }
     fleet->announced = true;
-    write_state(fleet);
+    update_state(fleet);
     printf("ready %s\n", fleet->url);
     fflush(stdout);
     return BT_OK;
@@ -288,7 +354,7 @@ static bt_status restart_due(bt_fleet *fleet, bt_err *err)
         if (member->restart_at_ns == 0 || member->restart_at_ns > now_ns()) continue;
         bt_status status = spawn(fleet, member, err);
         if (status != BT_OK) return status;
-        write_state(fleet);
+        update_state(fleet);
     }
     return BT_OK;
 }
@@ -298,7 +364,8 @@ bt_status bt_fleet_run(bt_fleet *fleet, bt_err *err)
     int on = 1;
     if (setsockopt(fleet->notify_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0)
         return BT_FAIL(err, BT_ERR_OS, "SO_PASSCRED: %s", strerror(errno));
-    bt_status started = spawn(fleet, &fleet->members[0], err);
+    bt_status started = write_state(fleet, err);
+    if (started == BT_OK) started = spawn(fleet, &fleet->members[0], err);
     if (started != BT_OK) return started;
     bool rest = false;
     for (;;) {
@@ -316,7 +383,7 @@ bt_status bt_fleet_run(bt_fleet *fleet, bt_err *err)
         rest = rest || fleet->control[0] != '\0';
         if (status == BT_OK) status = announce(fleet, err);
         if (status != BT_OK) return status;
-        if (news || fleet->changed) write_state(fleet);
+        if (news || fleet->changed) update_state(fleet);
         fleet->changed = false;
     }
 }
@@ -334,18 +401,6 @@ static void signal_all(const bt_fleet *fleet, int signo)
     for (uint32_t i = 0; i < fleet->member_count; i++) {
         if (fleet->members[i].pid != 0) kill(fleet->members[i].pid, signo);
     }
-}
-
-static void remove_dir(const char *dir)
-{
-    DIR *open_dir = opendir(dir);
-    if (open_dir == NULL) return;
-    for (struct dirent *entry; (entry = readdir(open_dir)) != NULL;) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            unlinkat(dirfd(open_dir), entry->d_name, 0);
-    }
-    closedir(open_dir);
-    rmdir(dir);
 }
 
 void bt_fleet_close(bt_fleet *fleet)
@@ -366,7 +421,11 @@ void bt_fleet_close(bt_fleet *fleet)
         poll(&fd, 1, 20);
         drain_signals(fleet);
     }
+    for (uint32_t i = 0; i < fleet->member_count; i++)
+        if (fleet->members[i].key_fd >= 0) close(fleet->members[i].key_fd);
+    if (fleet->keys_fd >= 0) close(fleet->keys_fd);
     if (fleet->notify_fd >= 0) close(fleet->notify_fd);
     if (fleet->signal_fd >= 0) close(fleet->signal_fd);
     if (fleet->dir[0] != '\0') remove_dir(fleet->dir);
+    if (fleet->lock_fd >= 0) close(fleet->lock_fd);
 }

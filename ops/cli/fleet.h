@@ -4,6 +4,10 @@
  * FLOW    fleet_open -> fleet_add … -> fleet_run -> fleet_close
  * READY   A daemon tells its state by systemd's notification protocol: READY=1, STATUS=…,
  *         X_BATON_…=….
+ * FOLDER  If we are killed with -9 it stays, without secrets, and the next fleet_open removes it: a
+ *         folder whose lock nobody holds has no owner.
+ * KEYS    are files in memory that fleet_add's caller makes. A child inherits its own key and the
+ *         list, as the same descriptors, and no other.
  * DEATH   Children carry PR_SET_PDEATHSIG, so that they die with us even on kill -9. Who spawns,
  *         reaps at once: a zombie looks alive to its peers. */
 #ifndef BT_OPS_CLI_FLEET_H
@@ -22,7 +26,8 @@ typedef struct {
     char name[32]; /* "decode-0" */
     char program[512];
     char config[512];
-    pid_t pid; /* 0 = not running */
+    int key_fd; /* its CURVE key, in memory; -1 = none */
+    pid_t pid;  /* 0 = not running */
     bool ready;
     char metrics_url[128];
     char status[256];
@@ -33,8 +38,9 @@ typedef struct {
 } bt_fleet_member;
 
 typedef struct {
-    char dir[256]; /* keys, configs and sockets; removed at the end */
-    int notify_fd, signal_fd;
+    char dir[256]; /* configs, the socket and a lock; removed at the end */
+    int lock_fd, notify_fd, signal_fd;
+    int keys_fd; /* public keys of all, in memory; -1 = none */
     bt_fleet_member members[BT_FLEET_MAX];
     uint32_t member_count;
     uint32_t pairs_wanted;

@@ -57,7 +57,9 @@ static const char help[] =
     "  --json                    print {\"ids\": [...], \"text\": \"...\"}\n\n"
     "ids are the generated tokens, the end-of-sequence or stop token included if it ended them; "
     "text\n"
-    "leaves it out, and is null if the folder has no tokenizer.json.\n";
+    "leaves it out, and is null if the folder has no tokenizer.json.\n\n"
+    "Exit codes: 0 done, 1 the model cannot be run or the prompt is too long, 2 wrong usage.\n\n"
+    "Example: baton generate --model ops/model --prompt \"Once upon a time\" --max-tokens 12\n";
 
 #define LOGPROBS_OFF UINT32_MAX
 

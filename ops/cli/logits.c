@@ -16,7 +16,9 @@ static const char help[] =
     "  --prompt TEXT    its text\n"
     "  --kv-dtype T     KV pool: f32, bf16, fp8, int8 (default: f32 for f32 weights, else bf16)\n"
     "  --compute T      of matrix products: f32, bf16, int8 (default: f32)\n"
-    "  --threads N      (default: one for each core)\n";
+    "  --threads N      (default: one for each core)\n\n"
+    "Exit codes: 0 done, 1 the model cannot be run or the prompt is too long, 2 wrong usage.\n\n"
+    "Example: baton logits --model ops/model --prompt Once\n";
 
 typedef struct {
     const char *model, *prompt, *ids;

@@ -41,6 +41,7 @@ static bool read_value(const bt_option *option, const char *text)
     uint32_t word;
     bt_dtype dtype;
     bt_option_texts *texts;
+    bt_option_choice *choice;
     switch (option->kind) {
     case BT_OPTION_FLAG: return false;
     case BT_OPTION_TEXT: *(const char **)option->value = text; return true;
@@ -78,8 +79,58 @@ static bool read_value(const bt_option *option, const char *text)
             return true;
         }
         return false;
+    case BT_OPTION_CHOICE:
+        choice = option->value;
+        for (unsigned i = 0; choice->choices[i]; i++) {
+            if (strcmp(text, choice->choices[i]) != 0) continue;
+            choice->value = choice->choices[i];
+            return true;
+        }
+        return false;
     }
     return false;
+}
+
+static void list_choices(const char *const *choices, char *ret_text, size_t capacity)
+{
+    size_t used = 0;
+    for (unsigned i = 0; choices[i] && used < capacity; i++)
+        used += (size_t)snprintf(ret_text + used, capacity - used, "%s%s", i > 0 ? ", " : "one of ",
+                                 choices[i]);
+}
+
+/* What the option takes, for the message that refuses something else. */
+static const char *wanted(const bt_option *option, char *ret_text, size_t capacity)
+{
+    switch (option->kind) {
+    case BT_OPTION_FLAG:
+    case BT_OPTION_TEXT: break;
+    case BT_OPTION_TEXTS:
+        snprintf(ret_text, capacity, "given %u times at most", BT_OPTION_TEXTS_MAX);
+        break;
+    case BT_OPTION_U32:
+        snprintf(ret_text, capacity, "a whole number from %.0f to %.0f", option->min, option->max);
+        break;
+    case BT_OPTION_U64: snprintf(ret_text, capacity, "a whole number"); break;
+    case BT_OPTION_FLOAT:
+    case BT_OPTION_DOUBLE:
+        snprintf(ret_text, capacity, "a number from %g to %g", option->min, option->max);
+        break;
+    case BT_OPTION_DURATION: snprintf(ret_text, capacity, "a time like 10s or 250ms"); break;
+    case BT_OPTION_KV: snprintf(ret_text, capacity, "one of f32, bf16, fp8, int8"); break;
+    case BT_OPTION_COMPUTE: snprintf(ret_text, capacity, "one of f32, bf16, int8"); break;
+    case BT_OPTION_CHOICE:
+        list_choices(((const bt_option_choice *)option->value)->choices, ret_text, capacity);
+        break;
+    }
+    return ret_text;
+}
+
+static int refuse_value(const char *command, const bt_option *option, const char *value)
+{
+    char text[128] = "";
+    return bt_options_fail(command, "%s is %s, not '%.64s'", option->name,
+                           wanted(option, text, sizeof(text)), value);
 }
 
 int bt_options_parse(int argc, char **argv, const bt_option *options, unsigned count)
@@ -98,9 +149,7 @@ int bt_options_parse(int argc, char **argv, const bt_option *options, unsigned c
         if (!equals && i + 1 >= argc)
             return bt_options_fail(command, "%s needs a value", option->name);
         const char *value = equals ? equals + 1 : argv[++i];
-        if (!read_value(option, value))
-            return bt_options_fail(command, "%s: '%s' is not a value it takes", option->name,
-                                   value);
+        if (!read_value(option, value)) return refuse_value(command, option, value);
     }
     return BT_EXIT_OK;
 }

@@ -19,6 +19,7 @@ typedef enum {
     BT_OPTION_DURATION, /* uint64_t in ns: "10s", "250ms" */
     BT_OPTION_KV,       /* bt_dtype of a KV pool or the wire: f32, bf16, fp8, int8 */
     BT_OPTION_COMPUTE,  /* bt_compute: f32, bf16, int8 */
+    BT_OPTION_CHOICE,   /* bt_option_choice */
 } bt_option_kind;
 
 #define BT_OPTION_TEXTS_MAX 64u
@@ -27,6 +28,11 @@ typedef struct {
     const char *items[BT_OPTION_TEXTS_MAX]; /* into argv, in their order */
     unsigned count;
 } bt_option_texts;
+
+typedef struct {
+    const char *const *choices; /* ended by NULL */
+    const char *value;          /* one of them, or what it was before */
+} bt_option_choice;
 
 typedef struct {
     const char *name; /* with its dashes */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define INPUT_BYTES_MAX ((size_t)64 << 20)
 
@@ -182,6 +183,8 @@ static int run_render(int argc, char **argv)
     if (asked.template_path == NULL && asked.model == NULL)
         return bt_options_fail(argv[0], "--template FILE or --model DIR is missing");
     if (asked.input == NULL) return bt_options_fail(argv[0], "--input FILE is missing");
+    if (asked.model != NULL && access(asked.model, R_OK) != 0)
+        return fail_at(asked.model, strerror(errno));
     return render(&asked);
 }
 
@@ -203,7 +206,9 @@ const bt_cli_command bt_cli_render = {
         "  --input FILE     the JSON object; - is stdin\n"
         "  --ranges         print the bytes of the prompt that came from the request instead, as\n"
         "                   [[first, end], …]: special tokens spelled out there stay text\n\n"
-        "Exits 1 with one line on stderr that names file and line if the template or the input\n"
-        "is not usable, or if the template refuses the messages.\n",
+        "Exit codes: 0 done, 1 the template or the input is not usable (file and line are named),\n"
+        "or the template refuses the messages, 2 wrong usage.\n\n"
+        "Example: baton render --template docs/examples/chatml.jinja --input "
+        "docs/examples/messages.json\n",
     .run = run_render,
 };

@@ -32,7 +32,9 @@ static const char help[] =
     "                    tokens left out unless --parse-special is given\n"
     "  --zero            stdin holds many texts (or arrays), each ended with a NUL byte; each\n"
     "                    gives one line of --ids or --json (or one text ended with NUL)\n\n"
-    "Exits 1 with one line on stderr if the text is not UTF-8 or the file is not usable.\n";
+    "Exit codes: 0 done, 1 the text is not UTF-8, an id is none, or the file is not usable, 2 wrong\n"
+    "usage.\n\n"
+    "Example: baton tokenize --model ops/model --text \"Once upon\"\n";
 
 typedef struct {
     const char *model, *path, *text;

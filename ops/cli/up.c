@@ -1,31 +1,32 @@
 /* up.c - `baton up`: a whole fleet on one machine in the foreground.
  *
- * Writes keys and one config file for each daemon into a private folder and hands the processes to
- * fleet.c. Everything runs as it would on many machines: CURVE keys, roles by key, pairing, probes.
+ * Makes keys, in memory, and one config file for each daemon in a private folder, and hands the
+ * processes to fleet.c. Everything runs as it would on many machines: CURVE keys, roles by key, pairing, probes.
  */
-#include "common/base/parse.h"
+#include "common/daemon/options.h"
 #include "ops/cli/command.h"
 #include "ops/cli/fleet.h"
+#include "ops/cli/options.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
 
-#define SETS_MAX 64
+#define ROLE_MAX 16
 
 typedef struct {
     char model[PATH_MAX];
     const char *name, *kv_dtype, *prefill_kv_dtype, *wire, *block_size, *prefill_block_size, *state,
         *policy;
-    unsigned prefills, decodes, port;
-    const char *sets[SETS_MAX];
-    unsigned set_count;
+    uint32_t prefills, decodes, port;
+    bt_option_texts sets;
     bool restart;
 } up_options;
 
@@ -40,43 +41,23 @@ static const char help[] =
     "`ready http://127.0.0.1:PORT` once every pair has passed its probe. SIGTERM or Ctrl-C ends "
     "it.\n\n"
     "  --model DIR               Hugging Face checkpoint folder (default: the demo model)\n"
-    "  --name NAME               model name in the API (default: the folder's name, baton-demo for "
-    "the demo)\n"
+    "  --name NAME               model name in the API (default: the folder's name; baton-demo "
+    "for\n"
+    "                            the demo model)\n"
     "  --prefill N, --decode M   how many daemons of each role (default 1 and 1, at most 16)\n"
     "  --port P                  HTTP port on 127.0.0.1 (default: a free one)\n"
     "  --policy NAME             routing policy: round_robin, least_loaded\n"
     "  --kv-dtype T              KV pool of the decode daemons: f32, bf16, fp8, int8\n"
     "  --prefill-kv-dtype T      KV pool of the prefill daemons (default: as --kv-dtype)\n"
-    "  --wire T                  KV between them: raw (what the prefill pool stores), f32, bf16, "
-    "fp8, int8\n"
-    "                            (default: what the decode pool stores)\n"
+    "  --wire T                  KV between them: raw (what the prefill pool stores), f32, bf16,\n"
+    "                            fp8, int8 (default: what the decode pool stores)\n"
     "  --block-size B            tokens of a KV block: 16, 32, 64\n"
     "  --prefill-block-size B    the same for the prefill daemons (default: as --block-size)\n"
     "  --set ROLE.KEY=VALUE      any key of router, prefill or decode; may be repeated\n"
     "  --state FILE              JSON: url, and role, name, pid and metrics URL of each daemon\n"
     "  --no-restart              a daemon that dies stays dead\n\n"
-    "Exit codes: 0 ended by a signal, 1 the fleet could not serve, 2 wrong usage.\n";
-
-static int usage_error(const char *fmt, const char *value)
-{
-    char text[128];
-    bt_escape(value, strlen(value), text, sizeof(text));
-    fputs("baton up: ", stderr);
-    fprintf(stderr, fmt, text);
-    fputs("; `baton up --help` tells the options\n", stderr);
-    return BT_EXIT_USAGE;
-}
-
-static bool parse_number(const char *text, unsigned low, unsigned high, unsigned *ret_value)
-{
-    char *end = NULL;
-    errno = 0;
-    unsigned long value = strtoul(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || value < low || value > high)
-        return false;
-    *ret_value = (unsigned)value;
-    return true;
-}
+    "Exit codes: 0 ended by a signal, 1 the fleet could not serve, 2 wrong usage.\n\n"
+    "Example: baton up --model ops/model --prefill 2 --decode 2 --kv-dtype fp8 --wire int8\n";
 
 /* The demo model lies in the source tree beside build/, or below the install prefix. */
 static void default_model(char path[PATH_MAX])
@@ -108,88 +89,48 @@ static bool valid_set(const char *text)
 
 static int parse_options(int argc, char **argv, up_options *o)
 {
-    enum {
-        MODEL = 1,
-        NAME,
-        PREFILL,
-        DECODE,
-        PORT,
-        POLICY,
-        KV,
-        PKV,
-        WIRE,
-        BLOCK,
-        PBLOCK,
-        SET,
-        STATE,
-        NO_RESTART
+    static const char *const block_sizes[] = {"16", "32", "64", NULL};
+    const char *model = NULL;
+    bt_option_choice kv = {bt_kv_dtype_choices, NULL}, prefill_kv = kv,
+                     wire = {bt_wire_dtype_choices, NULL}, block = {block_sizes, NULL},
+                     prefill_block = block;
+    *o = (up_options){.prefills = 1, .decodes = 1};
+    bool no_restart = false;
+    const bt_option table[] = {
+        {.name = "--model", .kind = BT_OPTION_TEXT, .value = &model},
+        {.name = "--name", .kind = BT_OPTION_TEXT, .value = &o->name},
+        {"--prefill", BT_OPTION_U32, &o->prefills, 1, ROLE_MAX},
+        {"--decode", BT_OPTION_U32, &o->decodes, 1, ROLE_MAX},
+        {"--port", BT_OPTION_U32, &o->port, 0, 65535},
+        {.name = "--policy", .kind = BT_OPTION_TEXT, .value = &o->policy},
+        {"--kv-dtype", BT_OPTION_CHOICE, &kv, 0, 0},
+        {"--prefill-kv-dtype", BT_OPTION_CHOICE, &prefill_kv, 0, 0},
+        {"--wire", BT_OPTION_CHOICE, &wire, 0, 0},
+        {"--block-size", BT_OPTION_CHOICE, &block, 0, 0},
+        {"--prefill-block-size", BT_OPTION_CHOICE, &prefill_block, 0, 0},
+        {.name = "--set", .kind = BT_OPTION_TEXTS, .value = &o->sets},
+        {.name = "--state", .kind = BT_OPTION_TEXT, .value = &o->state},
+        {.name = "--no-restart", .kind = BT_OPTION_FLAG, .value = &no_restart},
     };
-    static const struct option table[] = {{"model", 1, NULL, MODEL},
-                                          {"name", 1, NULL, NAME},
-                                          {"prefill", 1, NULL, PREFILL},
-                                          {"decode", 1, NULL, DECODE},
-                                          {"port", 1, NULL, PORT},
-                                          {"policy", 1, NULL, POLICY},
-                                          {"kv-dtype", 1, NULL, KV},
-                                          {"prefill-kv-dtype", 1, NULL, PKV},
-                                          {"wire", 1, NULL, WIRE},
-                                          {"block-size", 1, NULL, BLOCK},
-                                          {"prefill-block-size", 1, NULL, PBLOCK},
-                                          {"set", 1, NULL, SET},
-                                          {"state", 1, NULL, STATE},
-                                          {"no-restart", 0, NULL, NO_RESTART},
-                                          {NULL, 0, NULL, 0}};
-    *o = (up_options){.prefills = 1, .decodes = 1, .restart = true, .name = "baton-demo"};
-    default_model(o->model);
-    bool named = false;
-    opterr = 0;
-    optind = 1;
-    for (int c; (c = getopt_long(argc, argv, ":", table, NULL)) != -1;) {
-        switch (c) {
-        case MODEL:
-            snprintf(o->model, sizeof(o->model), "%s", optarg);
-            if (!named) o->name = NULL;
-            break;
-        case NAME:
-            o->name = optarg;
-            named = true;
-            break;
-        case PREFILL:
-            if (!parse_number(optarg, 1, 16, &o->prefills))
-                return usage_error("--prefill is 1 to 16, not '%s'", optarg);
-            break;
-        case DECODE:
-            if (!parse_number(optarg, 1, 16, &o->decodes))
-                return usage_error("--decode is 1 to 16, not '%s'", optarg);
-            break;
-        case PORT:
-            if (!parse_number(optarg, 0, 65535, &o->port))
-                return usage_error("--port is 0 to 65535, not '%s'", optarg);
-            break;
-        case POLICY: o->policy = optarg; break;
-        case KV: o->kv_dtype = optarg; break;
-        case PKV: o->prefill_kv_dtype = optarg; break;
-        case WIRE: o->wire = optarg; break;
-        case BLOCK: o->block_size = optarg; break;
-        case PBLOCK: o->prefill_block_size = optarg; break;
-        case SET:
-            if (!valid_set(optarg))
-                return usage_error(
-                    "--set takes ROLE.KEY=VALUE with ROLE router, prefill or decode, not '%s'",
-                    optarg);
-            if (o->set_count == SETS_MAX)
-                return usage_error("too many --set, '%s' is one too many", optarg);
-            o->sets[o->set_count++] = optarg;
-            break;
-        case STATE: o->state = optarg; break;
-        case NO_RESTART: o->restart = false; break;
-        case ':': return usage_error("%s needs a value", argv[optind - 1]);
-        default: return usage_error("unknown option '%s'", argv[optind - 1]);
-        }
+    int code = bt_options_parse(argc, argv, table, sizeof(table) / sizeof(table[0]));
+    if (code != BT_EXIT_OK) return code;
+    for (unsigned i = 0; i < o->sets.count; i++)
+        if (!valid_set(o->sets.items[i]))
+            return bt_options_fail(
+                "up", "--set takes ROLE.KEY=VALUE with ROLE router, prefill or decode, not '%s'",
+                o->sets.items[i]);
+    o->restart = !no_restart;
+    if (model == NULL) {
+        default_model(o->model);
+        if (o->name == NULL) o->name = "baton-demo";
+    } else if (snprintf(o->model, sizeof(o->model), "%s", model) >= (int)sizeof(o->model)) {
+        return bt_options_fail("up", "the path of --model is too long");
     }
-    if (optind < argc) return usage_error("unexpected argument '%s'", argv[optind]);
-    if (o->prefill_kv_dtype == NULL) o->prefill_kv_dtype = o->kv_dtype;
-    if (o->prefill_block_size == NULL) o->prefill_block_size = o->block_size;
+    o->kv_dtype = kv.value;
+    o->prefill_kv_dtype = prefill_kv.value != NULL ? prefill_kv.value : kv.value;
+    o->wire = wire.value;
+    o->block_size = block.value;
+    o->prefill_block_size = prefill_block.value != NULL ? prefill_block.value : block.value;
     return BT_EXIT_OK;
 }
 
@@ -201,29 +142,40 @@ static FILE *open_private(const char *path, bt_err *err)
     return out;
 }
 
-static bt_status write_keys(const bt_fleet *fleet, key_pair *keys, bt_err *err)
+/* A file in memory that only our children can open, as /proc/self/fd/N: secrets are never on a disk,
+ * whatever ends us. */
+static FILE *open_secret(const char *name, int *ret_fd, bt_err *err)
 {
-    char path[600];
-    snprintf(path, sizeof(path), "%s/keys", fleet->dir);
-    FILE *list = open_private(path, err);
+    *ret_fd = memfd_create(name, MFD_CLOEXEC);
+    int copy = *ret_fd >= 0 && fchmod(*ret_fd, 0600) == 0 ? fcntl(*ret_fd, F_DUPFD_CLOEXEC, 3) : -1;
+    FILE *out = copy >= 0 ? fdopen(copy, "w") : NULL;
+    if (out == NULL) BT_FAIL(err, BT_ERR_OS, "memory for %s: %s", name, strerror(errno));
+    return out;
+}
+
+static bt_status write_keys(bt_fleet *fleet, key_pair *keys, bt_err *err)
+{
+    FILE *list = open_secret("baton-keys", &fleet->keys_fd, err);
     if (list == NULL) return BT_ERR_OS;
     for (uint32_t i = 0; i < fleet->member_count; i++) {
-        const bt_fleet_member *member = &fleet->members[i];
+        bt_fleet_member *member = &fleet->members[i];
         if (zmq_curve_keypair(keys[i].public_key, keys[i].secret_key) != 0) {
             fclose(list);
             return BT_FAIL(err, BT_ERR_OS, "CURVE keys: %s", zmq_strerror(zmq_errno()));
         }
         fprintf(list, "%s %s %s\n", keys[i].public_key, member->role, member->name);
-        snprintf(path, sizeof(path), "%s/%s.key", fleet->dir, member->name);
-        FILE *secret = open_private(path, err);
+        FILE *secret = open_secret("baton-key", &member->key_fd, err);
         if (secret == NULL) {
             fclose(list);
             return BT_ERR_OS;
         }
         fprintf(secret, "public=%s\nsecret=%s\n", keys[i].public_key, keys[i].secret_key);
-        fclose(secret);
+        if (fclose(secret) != 0) {
+            fclose(list);
+            return BT_FAIL(err, BT_ERR_OS, "key of %s: %s", member->name, strerror(errno));
+        }
     }
-    fclose(list);
+    if (fclose(list) != 0) return BT_FAIL(err, BT_ERR_OS, "keys: %s", strerror(errno));
     return BT_OK;
 }
 
@@ -238,8 +190,8 @@ static bool overridden(const up_options *o, const char *role, const char *key)
 {
     char prefix[96];
     int length = snprintf(prefix, sizeof(prefix), "%s.%s=", role, key);
-    for (unsigned i = 0; i < o->set_count; i++) {
-        if (strncmp(o->sets[i], prefix, (size_t)length) == 0) return true;
+    for (unsigned i = 0; i < o->sets.count; i++) {
+        if (strncmp(o->sets.items[i], prefix, (size_t)length) == 0) return true;
     }
     return false;
 }
@@ -252,10 +204,10 @@ static bt_status write_config(const up_options *o, const bt_fleet *fleet, uint32
                               const key_pair *keys, bt_err *err)
 {
     const bt_fleet_member *member = &fleet->members[i];
-    char port[32], keys_file[300], key_file[340];
+    char port[32], keys_file[32], key_file[32];
     snprintf(port, sizeof(port), "127.0.0.1:%u", o->port);
-    snprintf(keys_file, sizeof(keys_file), "%s/keys", fleet->dir);
-    snprintf(key_file, sizeof(key_file), "%s/%s.key", fleet->dir, member->name);
+    snprintf(keys_file, sizeof(keys_file), "/proc/self/fd/%d", fleet->keys_fd);
+    snprintf(key_file, sizeof(key_file), "/proc/self/fd/%d", member->key_fd);
     bool router = strcmp(member->role, "router") == 0,
          prefill = strcmp(member->role, "prefill") == 0;
     const setting settings[] = {
@@ -283,9 +235,10 @@ static bt_status write_config(const up_options *o, const bt_fleet *fleet, uint32
             write_if(out, settings[s].key, settings[s].value);
     }
     size_t role_length = strlen(member->role);
-    for (unsigned s = 0; s < o->set_count; s++) {
-        if (strncmp(o->sets[s], member->role, role_length) == 0 && o->sets[s][role_length] == '.')
-            fprintf(out, "%s\n", o->sets[s] + role_length + 1);
+    for (unsigned s = 0; s < o->sets.count; s++) {
+        if (strncmp(o->sets.items[s], member->role, role_length) == 0 &&
+            o->sets.items[s][role_length] == '.')
+            fprintf(out, "%s\n", o->sets.items[s] + role_length + 1);
     }
     if (fclose(out) != 0) return BT_FAIL(err, BT_ERR_OS, "%s: %s", member->config, strerror(errno));
     return BT_OK;

@@ -57,6 +57,10 @@ def test_stays_until_ended_and_leaves_nothing(how, code, tmp_path):
                 break
         assert lines[0].startswith("Once upon a time")
         assert any("curl" in line for line in lines)
+        commands = [line.split() for line in lines if line.startswith("  build/bin/baton ")]
+        assert {words[1] for words in commands} == {"ps", "bench"}
+        for words in commands if how == signal.SIGTERM else []:  # what it tells to try works
+            subprocess.run(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
         assert demo.poll() is None
         demo.send_signal(how)
         assert demo.wait(timeout=20) == code

@@ -11,6 +11,7 @@
 #include "ops/cli/command.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -92,13 +93,13 @@ static bt_status ask_servers(bench *b, bt_err *err)
     return BT_OK;
 }
 
-/* Prompts come from a file, a range, a tokenizer, /tokenize, or counting by usage, in this order. */
+/* Prompts come from a file, a range or a tokenizer (open_load), else from the words that /tokenize or
+ * the usage of short requests knows. */
 static bt_status make_vocab(bench *b, bt_err *err)
 {
     const bt_bench_options *o = &b->options;
     if (o->prompts) return BT_OK;
-    if (o->token_ids) return bt_vocab_range(&b->vocab, o->token_ids, err);
-    if (o->tokenizer) return bt_vocab_tokenizer(&b->vocab, o->tokenizer, err);
+    if (b->vocab.id_count > 0) return BT_OK;
     bt_server_counter counter = {&b->servers[0], b->http, &b->json};
     uint32_t tokens, ids;
     b->servers[0].tokenizes = true; /* until it turns out not to */
@@ -152,6 +153,8 @@ static bt_status open_load(bench *b, bt_err *err)
     if (o->trace) status = bt_trace_read(o->trace, o->limit, &b->trace, err);
     if (status == BT_OK && o->prompts)
         status = bt_prompts_read(o->prompts, o->chat, &b->prompts, err);
+    if (status == BT_OK && o->token_ids) status = bt_vocab_range(&b->vocab, o->token_ids, err);
+    if (status == BT_OK && o->tokenizer) status = bt_vocab_tokenizer(&b->vocab, o->tokenizer, err);
     if (status != BT_OK) return status;
     const bt_load_options load = {
         .seed = o->seed,
@@ -390,9 +393,19 @@ static bt_status run_and_report(bench *b, bt_err *err)
     return status;
 }
 
+/* A run is not to end with figures that have nowhere to go. */
+static bt_status check_json(const char *path, bt_err *err)
+{
+    FILE *file = path ? fopen(path, "ae") : NULL;
+    if (path && !file) return BT_FAIL(err, BT_ERR_OS, "%.120s: %s", path, strerror(errno));
+    if (file) fclose(file);
+    return BT_OK;
+}
+
 static bt_status bench_all(bench *b, bt_err *err)
 {
-    bt_status status = open_load(b, err);
+    bt_status status = check_json(b->options.json, err);
+    if (status == BT_OK) status = open_load(b, err);
     if (status == BT_OK) status = open_http(b, err);
     if (status == BT_OK) status = ask_servers(b, err);
     if (status == BT_OK) status = check_context(b, err);

@@ -63,7 +63,7 @@ const char bt_bench_help[] =
     "  --allow-errors         failed requests are figures, not a failure\n"
     "  --quiet                no progress\n\n"
     "Exit codes: 0 ok, 1 no figures, an interrupted run, or failed requests, 2 wrong usage.\n\n"
-    "Example: baton bench --concurrency 4 --requests 200 --input-tokens 512 --output-tokens 64\n";
+    "Example: baton bench --concurrency 4 --requests 40 --input-tokens 256 --output-tokens 32\n";
 
 static int fail(const char *what)
 {

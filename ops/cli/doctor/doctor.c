@@ -25,7 +25,7 @@ static const char help[] =
     "  --json         print the findings as JSON\n\n"
     "Exit codes: 0 no problem was found (there may be warnings), 1 there are problems, 2 wrong "
     "usage.\n\n"
-    "Example: baton doctor --config /etc/baton/router.conf --config /etc/baton/decode-0.conf\n";
+    "Example: baton doctor --model ops/model --url http://127.0.0.1:8000\n";
 
 static const bt_doctor_check *const checks[] = {
     &bt_doctor_machine, &bt_doctor_libraries, &bt_doctor_transports, &bt_doctor_configs,

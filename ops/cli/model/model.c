@@ -29,6 +29,7 @@ const bt_cli_command bt_cli_model = {
         "dtype, tokenizer and chat template, and whether Baton runs it, or why not. Weights are\n"
         "not loaded.\n\n"
         "  --json  print one JSON object instead\n\n"
-        "Exits 0 if Baton runs the model, 1 if it does not, 2 if the command line is wrong.\n",
+        "Exit codes: 0 Baton runs the model, 1 it does not, 2 wrong usage.\n\n"
+        "Example: baton model inspect ops/model\n",
     .run = run_model,
 };
