@@ -21,6 +21,9 @@ static const bt_config_key keys[] = {
      .max = BT_CONTEXT_TOKENS_MAX, .doc = "Pool space reserved for a request's output when it is granted."},
     {"decode", "lease", BT_CONFIG_DURATION, FIELD(lease_ns), .default_text = "10s", .min = 1000000000, .max = 3600000000000,
      .doc = "A grant whose prefill daemon is silent for so long ends."},
+    {"decode", "local_chunk", BT_CONFIG_U32, FIELD(local_chunk), .default_text = "64", .max = BT_CONTEXT_TOKENS_MAX,
+     .doc = "Prompt tokens that one batch computes here beside decoding, for prompts that the router sends to no prefill "
+            "daemon (router.local_prefill_max); 0: never."},
     {"decode", "refuse_prefill", BT_CONFIG_BOOL, FIELD(refuse_prefill), .default_text = "no",
      .doc = "Never compute a prompt here: a batch that would is an error."},
 };
@@ -28,7 +31,11 @@ static const bt_config_key keys[] = {
 
 static bt_status check(const void *config, bt_err *err)
 {
-    return bt_worker_options_check(&((const bt_decoded_config *)config)->worker, err);
+    const bt_decoded_config *decode = config;
+    if (decode->local_chunk > decode->worker.batch_tokens)
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "local_chunk is at most batch_tokens, %u, not %u",
+                       decode->worker.batch_tokens, decode->local_chunk);
+    return bt_worker_options_check(&decode->worker, err);
 }
 
 static const bt_config_table table = {.keys = keys,

@@ -13,6 +13,7 @@ typedef struct {
     uint64_t cell_bytes;
     uint32_t quarantine_max;
     uint32_t reserve_tokens;
+    uint32_t local_chunk;
     uint64_t lease_ns;
     bool refuse_prefill;
 } bt_decoded_config;

@@ -54,6 +54,7 @@ static void derive(bt_decode_core *core, const bt_decode_config *config)
     assert(kv->layers > 0 && kv->layers <= BT_LAYERS_MAX);
     assert(kv->pool_blocks > 2 * (BT_PROBE_TOKENS / kv->block_tokens));
     assert(config->eos_count <= BT_EOS_IDS_MAX && config->lease_ns >= 1000000);
+    assert(config->local_chunk <= config->batch_tokens_max);
     *core = (bt_decode_core){.config = *config};
     uint32_t runs = bt_dcore_runs(config->context_tokens_max);
     core->blocks_per_run = BT_RUN_TOKENS / kv->block_tokens;
@@ -246,7 +247,7 @@ uint64_t bt_decode_core_next_deadline(const bt_decode_core *core)
     bool owned = false;
     for (uint32_t i = 0; i < core->seq_count; i++) {
         const d_seq *s = &core->seqs[i];
-        if (s->state != SEQ_GRANTED && s->state != SEQ_DECODING) continue;
+        if (!bt_dcore_live(s)) continue;
         owned |= !s->probe;
         next = earlier(next, s->lease_ends_ns);
         if (s->state == SEQ_GRANTED && (s->repush || (s->probe && !s->heard)))
@@ -278,7 +279,8 @@ void bt_decode_core_stats(const bt_decode_core *core, bt_decode_stats *ret_stats
     *ret_stats = core->stats;
     for (uint32_t i = 0; i < core->seq_count; i++) {
         ret_stats->running += core->seqs[i].state == SEQ_DECODING;
-        ret_stats->waiting += core->seqs[i].state == SEQ_GRANTED;
+        ret_stats->waiting +=
+            core->seqs[i].state == SEQ_GRANTED || core->seqs[i].state == SEQ_COMPUTING;
     }
     for (uint32_t i = 0; i < core->config.slot_count; i++) {
         const d_slot *slot = &core->slots[i];
@@ -293,6 +295,23 @@ void bt_decode_core_stats(const bt_decode_core *core, bt_decode_stats *ret_stats
     ret_stats->blocks_cached = counts.cached;
     ret_stats->blocks_held = counts.held;
     ret_stats->blocks_quarantined = counts.quarantined;
+}
+
+void bt_decode_core_heartbeat(const bt_decode_core *core, bt_msg *ret_msg)
+{
+    bt_decode_stats stats;
+    bt_decode_core_stats(core, &stats);
+    ret_msg->heartbeat.running = stats.running;
+    ret_msg->heartbeat.waiting = stats.waiting;
+    ret_msg->heartbeat.blocks_free = stats.blocks_free + stats.blocks_cached;
+    ret_msg->heartbeat.slots_free = stats.slots_free;
+    for (uint32_t i = 0; i < core->seq_count; i++) {
+        const d_seq *s = &core->seqs[i];
+        if (s->state == SEQ_COMPUTING)
+            ret_msg->heartbeat.queued_tokens += s->token_count - s->kv_count;
+        if (s->state == SEQ_DECODING) ret_msg->heartbeat.context_tokens += s->kv_count;
+    }
+    ret_msg->heartbeat.cost = bt_cost_solve(&core->cost);
 }
 
 bt_slot_state bt_decode_core_slot(const bt_decode_core *core, uint32_t slot, bt_fence *ret_fence)

@@ -1,7 +1,7 @@
 /* core.h - the decode daemon as a pure state machine: HANDOFF rules of side D.
  *
  * WHAT    Grants (reserve, ticket, landing slots, frames, quarantine), verified sequences, continuous batching of
- *         decode steps, prefix index, leases. Pure in the sense of prefilld/core.h: events in, bt_decode_io calls out,
+ *         decode steps, short prompts computed here in chunks (RESERVE with local), prefix index, leases. Pure in the sense of prefilld/core.h: events in, bt_decode_io calls out,
  *         io functions never call back, no malloc after init.
  * ROUTER  Any message of R is a sign of its life; sending HEARTBEAT is the shell's.
  * PAIRS   A peer is one P incarnation over one endpoint, named by a small index that the shell chooses. */
@@ -16,13 +16,15 @@ typedef struct bt_decode_core bt_decode_core;
 
 typedef struct {
     uint64_t incarnation;
+    bt_sha256 weights_digest; /* of D's own weights: keys the KV it computes itself */
     bt_kv_shape kv;
     uint32_t vocab, context_tokens_max;
     uint32_t eos_ids[BT_EOS_IDS_MAX], eos_count;
     uint32_t seqs_max; /* granted and decoding at once */
-    uint32_t batch_seqs_max;
-    uint32_t slot_count; /* landing slots of the arena, over all peers */
-    uint32_t cell_count; /* cells of one slot */
+    uint32_t batch_seqs_max, batch_tokens_max;
+    uint32_t local_chunk; /* prompt tokens that one batch computes beside decoding; 0 = none ever */
+    uint32_t slot_count;  /* landing slots of the arena, over all peers */
+    uint32_t cell_count;  /* cells of one slot */
     uint32_t cell_bytes;
     uint32_t quarantine_max; /* slots one peer may have in quarantine before it gets no tickets */
     uint32_t reserve_tokens; /* R of HANDOFF: pool space reserved for output at the grant */
@@ -64,11 +66,13 @@ typedef struct {
 } bt_decode_peer;
 
 typedef struct {
-    uint32_t running, waiting; /* decoding; granted and not yet decoding */
+    uint32_t running,
+        waiting; /* decoding; granted, or computing its prompt, and not yet decoding */
     uint32_t blocks_free, blocks_cached, blocks_held, blocks_quarantined; /* recounted */
     uint32_t slots_free, slots_held, slots_quarantined;
     uint64_t requests_total, refused_total, tokens_total, steps_total, probe_tokens_total,
         cached_tokens_total;
+    uint64_t local_total, local_tokens_total; /* Reserves with `local`, prompt tokens computed */
     uint64_t frames_total, frames_bad_total, stale_total, quarantines_total, evicted_total,
         leases_ended_total;
 } bt_decode_stats;
@@ -102,6 +106,8 @@ uint64_t bt_decode_core_next_deadline(const bt_decode_core *core);
 
 void bt_decode_core_drain(bt_decode_core *core, uint64_t now_ns);
 bool bt_decode_core_idle(const bt_decode_core *core);
+/* Load and measured costs, into a HEARTBEAT; its incarnation and draining are the shell's. */
+void bt_decode_core_heartbeat(const bt_decode_core *core, bt_msg *ret_msg);
 void bt_decode_core_stats(const bt_decode_core *core, bt_decode_stats *ret_stats);
 
 /* For checkers and `baton ps`: what a landing slot is now, and for whom (fence is set unless FREE).

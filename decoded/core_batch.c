@@ -1,5 +1,8 @@
-/* core_batch.c - the decode core's steps: one token for each of many sequences, one batch at a
- * time. */
+/* core_batch.c - the decode core's steps: one token for each of many sequences, and a chunk of the
+ * prompts that are computed here; one batch at a time.
+ *
+ * A batch computes at most local_chunk prompt tokens, so that no decode step takes longer than one
+ * with that many tokens more, however long the prompt. */
 #include "decoded/core_state.h"
 
 #include <assert.h>
@@ -10,7 +13,7 @@
 
 static bool steps(const d_seq *s)
 {
-    return s->state == SEQ_DECODING && !s->in_batch;
+    return (s->state == SEQ_DECODING || s->state == SEQ_COMPUTING) && !s->in_batch;
 }
 
 /* The pool is full in mid-decode: the youngest sequence that no batch holds goes, and R continues
@@ -30,7 +33,8 @@ static void evict_youngest(bt_decode_core *core)
     core->io.send_router(core->io.ctx, &msg);
 }
 
-/* A block for the next token, beyond the reserve if need be; the sequence may be evicted itself. */
+/* A block for the next token, beyond the reserve if need be; the sequence may be evicted itself. A
+ * prompt has all of its blocks. */
 static void grow(bt_decode_core *core, uint32_t seq)
 {
     d_seq *s = &core->seqs[seq];
@@ -41,25 +45,42 @@ static void grow(bt_decode_core *core, uint32_t seq)
             continue;
         }
         evict_youngest(core);
-        if (s->state != SEQ_DECODING) return;
+        if (!bt_dcore_live(s)) return;
     }
+}
+
+/* Prompt tokens of one batch; beside them every other sequence of it finds room for its token. */
+static uint32_t prompt_budget(const bt_decode_core *core)
+{
+    uint32_t tokens = core->config.batch_tokens_max, seqs = core->config.batch_seqs_max;
+    uint32_t room = tokens > seqs ? tokens - seqs + 1 : 1;
+    return core->config.local_chunk < room ? core->config.local_chunk : room;
+}
+
+static uint32_t chunk_of(const d_seq *s, uint32_t budget)
+{
+    uint32_t left = s->token_count - s->kv_count;
+    return left < budget ? left : budget;
 }
 
 /* The sequences that waited longest for a step, at most a batch of them. */
 static uint32_t batch_choose(bt_decode_core *core, uint32_t *ret_chosen)
 {
-    uint32_t count = 0;
+    uint32_t count = 0, budget = prompt_budget(core);
     uint64_t after = 0;
     while (count < core->config.batch_seqs_max) {
         uint32_t best = NONE;
         for (uint32_t i = 0; i < core->seq_count; i++) {
             const d_seq *s = &core->seqs[i];
-            if (steps(s) && s->stepped > after &&
+            if (steps(s) && s->stepped > after && (s->state == SEQ_DECODING || budget > 0) &&
                 (best == NONE || s->stepped < core->seqs[best].stepped))
                 best = i;
         }
         if (best == NONE) break;
-        after = core->seqs[best].stepped;
+        d_seq *s = &core->seqs[best];
+        after = s->stepped;
+        s->chunk = s->state == SEQ_DECODING ? 1 : chunk_of(s, budget);
+        if (s->state == SEQ_COMPUTING) budget -= s->chunk;
         ret_chosen[count++] = best;
     }
     return count;
@@ -73,17 +94,19 @@ static void batch_add(bt_decode_core *core, uint32_t seq)
     s->sampled = s->broken = false;
     s->stepped = core->serial++;
     batch->seq_index[batch->count] = seq;
-    batch->seqs[batch->count++] =
-        (bt_engine_seq){.handle = seq,
-                        .position = s->kv_count,
-                        .token_count = 1,
-                        .tokens = s->tokens + s->kv_count,
-                        .blocks = s->blocks,
-                        .block_count = bt_dcore_blocks(core, s->kv_count + 1),
-                        .sample = true,
-                        .sampling = s->sampling,
-                        .history = s->tokens,
-                        .prompt_count = s->prompt_count};
+    batch->tokens += s->chunk;
+    batch->pairs += bt_cost_pairs(s->kv_count, s->chunk);
+    uint32_t end = s->kv_count + s->chunk;
+    batch->seqs[batch->count++] = (bt_engine_seq){.handle = seq,
+                                                  .position = s->kv_count,
+                                                  .token_count = s->chunk,
+                                                  .tokens = s->tokens + s->kv_count,
+                                                  .blocks = s->blocks,
+                                                  .block_count = bt_dcore_blocks(core, end),
+                                                  .sample = end == s->token_count,
+                                                  .sampling = s->sampling,
+                                                  .history = s->tokens,
+                                                  .prompt_count = s->prompt_count};
 }
 
 /* All of them grow before any is added, so that the youngest of all can be the one to go. */
@@ -92,8 +115,10 @@ static void batch_fill(bt_decode_core *core)
     uint32_t *chosen = core->batch.seq_index;
     uint32_t count = batch_choose(core, chosen);
     for (uint32_t i = 0; i < count; i++)
-        if (steps(&core->seqs[chosen[i]])) grow(core, chosen[i]);
+        if (core->seqs[chosen[i]].state == SEQ_DECODING) grow(core, chosen[i]);
     core->batch.count = 0;
+    core->batch.tokens = 0;
+    core->batch.pairs = 0;
     for (uint32_t i = 0; i < count; i++) /* seq_index is overwritten only behind i */
         if (steps(&core->seqs[chosen[i]])) batch_add(core, chosen[i]);
 }
@@ -113,10 +138,10 @@ static void batch_fail(bt_decode_core *core)
 {
     for (uint32_t i = 0; i < core->batch.count; i++) {
         d_seq *s = &core->seqs[core->batch.seq_index[i]];
-        if (s->state != SEQ_DECODING) continue;
+        if (!bt_dcore_live(s)) continue;
         bt_fence key = s->key;
         bt_dcore_seq_leave(core, core->batch.seq_index[i]);
-        bt_dcore_refuse(core, &key, BT_REFUSE_ENGINE, "the engine failed a decode step");
+        bt_dcore_refuse(core, &key, BT_REFUSE_ENGINE, "the engine failed a batch");
     }
     batch_release(core);
 }
@@ -125,6 +150,8 @@ static void batch_fail(bt_decode_core *core)
 static void own_probe_fill(bt_decode_core *core)
 {
     core->batch.count = 0;
+    core->batch.tokens = BT_PROBE_TOKENS;
+    core->batch.pairs = bt_cost_pairs(0, BT_PROBE_TOKENS);
     core->batch.seqs[0] =
         (bt_engine_seq){.handle = NONE,
                         .token_count = BT_PROBE_TOKENS,
@@ -186,10 +213,30 @@ void bt_dcore_token(bt_decode_core *core, uint32_t seq, const bt_token *token)
     core->io.send_router(core->io.ctx, &end);
 }
 
+void bt_dcore_local_seal(bt_decode_core *core, d_seq *s, uint32_t kv_count)
+{
+    for (; s->named_runs < kv_count / BT_RUN_TOKENS; s->named_runs++) {
+        bt_kv_prefix_next(&s->name, s->tokens + (size_t)s->named_runs * BT_RUN_TOKENS,
+                          BT_RUN_TOKENS, &s->name);
+        bt_kv_prefix_insert(core->prefix, &s->name,
+                            s->blocks + (size_t)s->named_runs * core->blocks_per_run);
+    }
+}
+
+/* A chunk of a prompt is computed; true if it was the last. */
+static bool prompt_done(bt_decode_core *core, d_seq *s)
+{
+    s->kv_count += s->chunk;
+    core->stats.local_tokens_total += s->chunk;
+    bt_dcore_local_seal(core, s, s->kv_count);
+    return s->kv_count == s->token_count;
+}
+
 static void step_done(bt_decode_core *core, uint32_t seq)
 {
     d_seq *s = &core->seqs[seq];
-    if (s->state != SEQ_DECODING) return;
+    if (!bt_dcore_live(s)) return;
+    if (s->state == SEQ_COMPUTING && !prompt_done(core, s)) return;
     if (!s->sampled || s->sample.id >= core->config.vocab) {
         bt_fence key = s->key;
         bt_dcore_seq_leave(core, seq);
@@ -198,14 +245,23 @@ static void step_done(bt_decode_core *core, uint32_t seq)
                                   : "the engine sampled no token");
         return;
     }
-    s->kv_count++;
     core->stats.tokens_total++;
     bt_token token = s->sample;
+    if (s->state == SEQ_COMPUTING) {
+        s->state = SEQ_DECODING;
+        bt_dcore_accepted_send(core, seq);
+    } else {
+        s->kv_count++;
+    }
     bt_dcore_token(core, seq, &token);
 }
 
-static void on_batch_done(bt_decode_core *core, bt_status status)
+static void on_batch_done(bt_decode_core *core, const bt_engine_event *event)
 {
+    bt_status status = event->status;
+    if (status == BT_OK && event->time_ns > event->started_ns)
+        bt_cost_add(&core->cost, core->batch.tokens, core->batch.pairs,
+                    event->time_ns - event->started_ns);
     if (core->batch.own_probe) {
         batch_release(core);
         core->ready = status == BT_OK;
@@ -231,7 +287,7 @@ void bt_dcore_engine_event(bt_decode_core *core, const bt_engine_event *event)
         return;
     }
     if (event->kind == BT_ENGINE_BATCH_DONE) {
-        on_batch_done(core, event->status);
+        on_batch_done(core, event);
     } else if (event->kind == BT_ENGINE_TOKEN && !core->batch.own_probe) {
         assert(event->handle < core->seq_count);
         d_seq *s = &core->seqs[event->handle];

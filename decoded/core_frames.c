@@ -143,12 +143,16 @@ static void on_sealed(bt_decode_core *core, uint32_t seq, const bt_msg *msg)
     unpack_start(core, seq, &wire, msg);
 }
 
-static void accepted_send(bt_decode_core *core, uint32_t seq)
+void bt_dcore_accepted_send(bt_decode_core *core, uint32_t seq)
 {
     const d_seq *s = &core->seqs[seq];
-    const d_slot *slot = &core->slots[s->slot];
-    bt_msg msg = {.kind = BT_MSG_ACCEPTED, .fence = slot->fence};
-    core->io.send_peer(core->io.ctx, slot->peer, &msg);
+    bt_msg msg = {.kind = BT_MSG_ACCEPTED};
+    msg.accepted.cached_tokens = s->run_first * BT_RUN_TOKENS;
+    if (!s->local) {
+        const d_slot *slot = &core->slots[s->slot];
+        msg.fence = slot->fence;
+        core->io.send_peer(core->io.ctx, slot->peer, &msg);
+    }
     if (s->probe) return;
     msg.fence = s->key;
     core->io.send_router(core->io.ctx, &msg);
@@ -167,7 +171,7 @@ static void probe_judge(bt_decode_core *core, uint32_t seq)
     where[sizeof(where) - 1] = '\0';
     bool passed = error <= bound; /* false for NaN too */
     if (passed) {
-        accepted_send(core, seq);
+        bt_dcore_accepted_send(core, seq);
     } else {
         snprintf(text, sizeof(text), "probe: %.100s error %.4g > bound %.4g", where, error, bound);
         bt_dcore_refuse_peer(core, &core->slots[s->slot], BT_REFUSE_INCOMPATIBLE, false, text);
@@ -181,7 +185,7 @@ static void probe_judge(bt_decode_core *core, uint32_t seq)
 static void join(bt_decode_core *core, uint32_t seq)
 {
     d_seq *s = &core->seqs[seq];
-    accepted_send(core, seq);
+    bt_dcore_accepted_send(core, seq);
     bt_dcore_slot_free(core, s->slot);
     runs_seal(core, s);
     s->state = SEQ_DECODING;

@@ -54,8 +54,7 @@ void bt_dcore_seq_collect(bt_decode_core *core, uint32_t seq)
 void bt_dcore_seq_leave(bt_decode_core *core, uint32_t seq)
 {
     d_seq *s = &core->seqs[seq];
-    assert(s->state == SEQ_GRANTED || s->state == SEQ_DECODING);
-    assert(s->slot == NONE);
+    assert(bt_dcore_live(s) && s->slot == NONE);
     for (uint32_t i = 0; i < s->block_count; i++) bt_kv_pool_lend(core->pool, s->blocks[i]);
     s->state = SEQ_LEAVING;
     bt_dcore_seq_collect(core, seq);
@@ -120,15 +119,10 @@ void bt_dcore_seq_end(bt_decode_core *core, uint32_t seq)
         bt_dcore_seq_leave(core, seq);
 }
 
-static bool live(const d_seq *s)
-{
-    return s->state == SEQ_GRANTED || s->state == SEQ_DECODING;
-}
-
 void bt_dcore_all_end(bt_decode_core *core)
 {
     for (uint32_t i = 0; i < core->seq_count; i++)
-        if (live(&core->seqs[i]) && !core->seqs[i].probe) bt_dcore_seq_end(core, i);
+        if (bt_dcore_live(&core->seqs[i]) && !core->seqs[i].probe) bt_dcore_seq_end(core, i);
 }
 
 static void raise_seen(bt_decode_core *core, const bt_fence *fence)
@@ -142,7 +136,7 @@ static void end_older(bt_decode_core *core, const bt_fence *fence)
 {
     for (uint32_t i = 0; i < core->seq_count; i++) {
         const d_seq *s = &core->seqs[i];
-        if (live(s) && !s->probe && s->key.attempt <= fence->attempt &&
+        if (bt_dcore_live(s) && !s->probe && s->key.attempt <= fence->attempt &&
             bt_request_id_equal(&s->key.request, &fence->request))
             bt_dcore_seq_end(core, i);
     }
@@ -169,7 +163,7 @@ void bt_dcore_renew(bt_decode_core *core, const bt_msg *msg)
     for (uint32_t r = 0; r < msg->renew.request_count; r++)
         for (uint32_t i = 0; i < core->seq_count; i++) {
             d_seq *s = &core->seqs[i];
-            if (live(s) && !s->probe && !s->repush &&
+            if (bt_dcore_live(s) && !s->probe && !s->repush &&
                 bt_request_id_equal(&s->key.request, &msg->renew.requests[r]))
                 bt_dcore_lease_extend(core, s);
         }
@@ -217,7 +211,7 @@ static uint32_t seq_find(const bt_decode_core *core, bool probe)
     return !probe && used >= core->config.seqs_max ? NONE : unused;
 }
 
-static void seq_reset(bt_decode_core *core, uint32_t seq, uint32_t peer, uint32_t slot)
+static void seq_reset(bt_decode_core *core, uint32_t seq, uint32_t peer)
 {
     d_seq *s = &core->seqs[seq];
     uint32_t *tokens = s->tokens, *blocks = s->blocks;
@@ -226,7 +220,7 @@ static void seq_reset(bt_decode_core *core, uint32_t seq, uint32_t peer, uint32_
     *s = (d_seq){.state = SEQ_GRANTED,
                  .serial = core->serial++,
                  .peer = peer,
-                 .slot = slot,
+                 .slot = NONE,
                  .lease_ends_ns = core->now_ns + core->config.lease_ns,
                  .repeat_ns = core->now_ns + core->config.cancel_repeat_ns,
                  .arrival = arrival,
@@ -234,9 +228,14 @@ static void seq_reset(bt_decode_core *core, uint32_t seq, uint32_t peer, uint32_
                  .blocks = blocks,
                  .bias = bias};
     bt_dcore_arrival_reset(core, s);
+}
+
+static void slot_take(bt_decode_core *core, uint32_t seq, uint32_t slot)
+{
+    core->seqs[seq].slot = slot;
     d_slot *l = &core->slots[slot];
     l->state = BT_SLOT_GRANTED;
-    l->peer = peer;
+    l->peer = core->seqs[seq].peer;
     l->seq = seq;
 }
 
@@ -266,9 +265,9 @@ static bool blocks_take(bt_decode_core *core, uint32_t seq, uint32_t tokens)
 {
     d_seq *s = &core->seqs[seq];
     uint32_t needed = bt_dcore_blocks(core, tokens);
-    uint32_t runs = s->probe ? 0
-                             : bt_kv_prefix_pin(core->prefix, &s->root, s->tokens,
-                                                s->token_count / BT_RUN_TOKENS, seq, s->blocks);
+    /* Of a local prompt the last token is always computed, so that there is a logit to sample. */
+    uint32_t runs_max = s->probe ? 0 : (s->token_count - s->local) / BT_RUN_TOKENS;
+    uint32_t runs = bt_kv_prefix_pin(core->prefix, &s->root, s->tokens, runs_max, seq, s->blocks);
     uint32_t pinned = runs * core->blocks_per_run;
     if (!bt_kv_prefix_take(core->prefix, needed - pinned, seq, s->blocks + pinned)) {
         for (uint32_t i = pinned; i > 0; i--) bt_kv_pool_unpin(core->pool, s->blocks[i - 1]);
@@ -302,10 +301,9 @@ static const char *work_fault(const bt_decode_core *core, const bt_msg_work *wor
     return NULL;
 }
 
-static void seq_fill(bt_decode_core *core, d_seq *s, const bt_msg *msg)
+static void seq_fill(d_seq *s, const bt_msg *msg)
 {
     const bt_msg_work *work = &msg->reserve;
-    const bt_decode_peer *peer = &core->peers[s->peer].info;
     s->key = msg->fence;
     s->key.slot = 0;
     s->key.generation = 0;
@@ -317,12 +315,45 @@ static void seq_fill(bt_decode_core *core, d_seq *s, const bt_msg *msg)
     s->token_count = work->token_count;
     s->prompt_count = work->token_count - (bt_mutate_committed_is_prompt() ? 0 : work->base);
     memcpy(s->tokens, work->tokens, work->token_count * sizeof(s->tokens[0]));
-    bt_kv_path path = {.tenant_salt = work->tenant_salt,
+}
+
+/* KV that came over the wire without a conversion, from the same weights, is what D would have
+ * computed itself, bit for bit: it goes by the same name, so that either is found for the other. */
+static bool as_own(const bt_decode_core *core, const bt_decode_peer *peer)
+{
+    return memcmp(&peer->weights_digest, &core->config.weights_digest,
+                  sizeof(peer->weights_digest)) == 0 &&
+           peer->kv_dtype == core->config.kv.dtype && peer->wire == core->config.kv.dtype;
+}
+
+static void name_pushed(bt_decode_core *core, d_seq *s, const uint8_t *tenant_salt)
+{
+    const bt_decode_peer *peer = &core->peers[s->peer].info;
+    bt_kv_path path = {.tenant_salt = tenant_salt,
                        .weights_digest = &peer->weights_digest,
                        .producer = peer->kv_dtype,
                        .wire = peer->wire};
-    bt_kv_prefix_root(&path, &s->root);
     bt_kv_prefix_hash(&path, s->tokens, s->token_count, &s->prefix_hash);
+    if (as_own(core, peer)) path.wire = BT_DTYPE_NONE;
+    bt_kv_prefix_root(&path, &s->root);
+}
+
+static void name_own(bt_decode_core *core, d_seq *s, const uint8_t *tenant_salt)
+{
+    bt_kv_path path = {.tenant_salt = tenant_salt,
+                       .weights_digest = &core->config.weights_digest,
+                       .producer = core->config.kv.dtype};
+    bt_kv_prefix_root(&path, &s->root);
+}
+
+/* Pool space of a new sequence: its prompt and the first of its output. */
+static uint32_t tokens_reserved(const bt_decode_core *core, const bt_msg_work *work)
+{
+    uint32_t output = work->max_tokens - work->base;
+    if (output > core->config.reserve_tokens) output = core->config.reserve_tokens;
+    uint64_t tokens = (uint64_t)work->token_count + output;
+    uint32_t context = core->config.context_tokens_max;
+    return tokens < context ? (uint32_t)tokens : context;
 }
 
 /* Grants, or says at once why not (H8). */
@@ -337,13 +368,11 @@ static void grant(bt_decode_core *core, const bt_msg *msg, uint32_t peer)
                                       : "too many landing slots of that peer are in quarantine");
         return;
     }
-    seq_reset(core, seq, peer, slot);
-    seq_fill(core, &core->seqs[seq], msg);
-    uint32_t output = work->max_tokens - work->base;
-    if (output > core->config.reserve_tokens) output = core->config.reserve_tokens;
-    uint64_t tokens = (uint64_t)work->token_count + output;
-    if (tokens > core->config.context_tokens_max) tokens = core->config.context_tokens_max;
-    if (!blocks_take(core, seq, (uint32_t)tokens)) {
+    seq_reset(core, seq, peer);
+    slot_take(core, seq, slot);
+    seq_fill(&core->seqs[seq], msg);
+    name_pushed(core, &core->seqs[seq], work->tenant_salt);
+    if (!blocks_take(core, seq, tokens_reserved(core, work))) {
         bt_dcore_slot_free(core, slot);
         core->seqs[seq].state = SEQ_FREE;
         bt_dcore_refuse(core, &msg->fence, BT_REFUSE_FULL, "no KV blocks are free");
@@ -353,13 +382,49 @@ static void grant(bt_decode_core *core, const bt_msg *msg, uint32_t peer)
     bt_dcore_ticket_send(core, seq);
 }
 
+/* A Reserve with `local`: no P, no slot; the prompt is computed here (core_batch.c). */
+static void compute(bt_decode_core *core, const bt_msg *msg)
+{
+    const bt_msg_work *work = &msg->reserve;
+    if (core->config.local_chunk == 0) {
+        bt_dcore_refuse(core, &msg->fence, BT_REFUSE_UNKNOWN,
+                        "this decode daemon computes no prompts");
+        return;
+    }
+    uint32_t seq = seq_find(core, false);
+    if (seq == NONE) {
+        bt_dcore_refuse(core, &msg->fence, BT_REFUSE_FULL, "the decode daemon is full");
+        return;
+    }
+    seq_reset(core, seq, NONE);
+    d_seq *s = &core->seqs[seq];
+    s->local = true;
+    seq_fill(s, msg);
+    name_own(core, s, work->tenant_salt);
+    if (!blocks_take(core, seq, tokens_reserved(core, work))) {
+        s->state = SEQ_FREE;
+        bt_dcore_refuse(core, &msg->fence, BT_REFUSE_FULL, "no KV blocks are free");
+        return;
+    }
+    s->state = SEQ_COMPUTING;
+    s->kv_count = s->run_first * BT_RUN_TOKENS;
+    s->stepped = core->serial++;
+    s->name = s->root;
+    for (; s->named_runs < s->run_first; s->named_runs++)
+        bt_kv_prefix_next(&s->name, s->tokens + (size_t)s->named_runs * BT_RUN_TOKENS,
+                          BT_RUN_TOKENS, &s->name);
+    core->stats.requests_total++;
+    core->stats.local_total++;
+    if (bt_mutate_local_publish()) bt_dcore_local_seal(core, s, s->token_count);
+}
+
 /* The highest attempt of this request that holds something: its memory in `seen` may be gone. */
 static uint32_t attempt_here(const bt_decode_core *core, const bt_request_id *request)
 {
     uint32_t highest = 0;
     for (uint32_t i = 0; i < core->seq_count; i++) {
         const d_seq *s = &core->seqs[i];
-        if (live(s) && !s->probe && s->key.attempt > highest &&
+        if (bt_dcore_live(s) && !s->probe && s->key.attempt > highest &&
             bt_request_id_equal(&s->key.request, request))
             highest = s->key.attempt;
     }
@@ -387,6 +452,10 @@ void bt_dcore_reserve(bt_decode_core *core, const bt_msg *msg)
         bt_dcore_refuse(core, fence, BT_REFUSE_TOO_LONG, fault);
         return;
     }
+    if (msg->reserve.local) {
+        compute(core, msg);
+        return;
+    }
     uint32_t peer = peer_find(core, fence->p_incarnation);
     if (peer == NONE) {
         bt_dcore_refuse(core, fence, BT_REFUSE_PEER_LOST, "not paired with that prefill daemon");
@@ -406,7 +475,8 @@ void bt_dcore_probe_grant(bt_decode_core *core, uint32_t peer)
     const d_peer *p = &core->peers[peer];
     uint32_t slot = slot_find(core), seq = seq_find(core, true);
     if (slot == NONE || seq == NONE || peer_share_full(core, p->info.p_incarnation)) return;
-    seq_reset(core, seq, peer, slot);
+    seq_reset(core, seq, peer);
+    slot_take(core, seq, slot);
     d_seq *s = &core->seqs[seq];
     s->probe = true;
     s->key = (bt_fence){.request = bt_probe_request_id,
@@ -467,7 +537,7 @@ static void router_silent(bt_decode_core *core)
 {
     core->router_heard_ns = 0;
     for (uint32_t i = 0; i < core->seq_count; i++)
-        if (live(&core->seqs[i]) && !core->seqs[i].probe)
+        if (bt_dcore_live(&core->seqs[i]) && !core->seqs[i].probe)
             lease_end(core, i, "the router's heartbeats stopped");
 }
 
@@ -475,7 +545,7 @@ void bt_dcore_grants_tick(bt_decode_core *core)
 {
     for (uint32_t i = 0; i < core->seq_count; i++) {
         d_seq *s = &core->seqs[i];
-        if (!live(s)) continue;
+        if (!bt_dcore_live(s)) continue;
         if (core->now_ns >= s->lease_ends_ns) {
             lease_end(core, i,
                       s->state == SEQ_GRANTED ? "the grant's lease ended"

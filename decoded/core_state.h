@@ -8,6 +8,7 @@
  * LEASES (H3)          owner  renewed by                     at its end
  *   grant              R      LEASE_RENEW, Sealed, RENEW     pool blocks back, slot in quarantine, Refused(lease) to R
  *   sequence           R      RENEW                          blocks back, Refused(lease) to R
+ *   local prompt       R      RENEW                          the same
  *   quarantined slot   P      nobody                         never: Quiesced or proven death (H1)
  *   probe              D      LEASE_RENEW, Sealed            Refused to P
  *   attempt seen       -      nobody                         forgotten
@@ -23,7 +24,8 @@
 
 typedef enum {
     SEQ_FREE,
-    SEQ_GRANTED, /* holds pool blocks and a landing slot; KV is arriving */
+    SEQ_GRANTED,   /* holds pool blocks and a landing slot; KV is arriving */
+    SEQ_COMPUTING, /* local: holds pool blocks; its prompt is computed here, in chunks */
     SEQ_DECODING,
     SEQ_LEAVING /* ended; unpacks or a batch in flight still write its blocks (K5) */
 } seq_state;
@@ -43,9 +45,10 @@ typedef struct {
 typedef struct {
     seq_state state;
     bool probe;
+    bool local;   /* D computes or computed the prompt: no P, no slot, no Ticket */
     bt_fence key; /* as R named it; slot and generation 0 */
     uint64_t serial, stepped;
-    uint32_t peer; /* of the grant */
+    uint32_t peer; /* of the grant; NONE if local */
     uint32_t slot; /* GRANTED only */
     bool repush;   /* Refused(retry) is out; waits for Quiesced */
     bool quiesced; /* it came; waits for unpacks to end */
@@ -57,7 +60,9 @@ typedef struct {
     bool ignore_eos;
     bt_sampling sampling; /* borrows bias */
     bt_sha256 root, prefix_hash;
-    uint32_t run_first, run_count;
+    bt_sha256 name; /* COMPUTING: of the first named_runs runs, which others find */
+    uint32_t named_runs;
+    uint32_t run_first, run_count; /* [0, run_first) were here before */
     d_arrival arrival;
     bt_token first_token;
     uint32_t token_count; /* known tokens */
@@ -69,6 +74,7 @@ typedef struct {
     uint32_t unpacks;
     bool in_batch, sampled;
     bool broken; /* its logits: the step sampled nothing */
+    uint32_t chunk; /* tokens of it in the batch in flight */
     bt_token sample;
 } d_seq;
 
@@ -105,6 +111,8 @@ typedef struct {
     bool busy, own_probe;
     uint64_t id;
     uint32_t count;
+    uint32_t tokens; /* new ones of all sequences; and their pairs: what a batch costs */
+    double pairs;
     uint32_t *seq_index; /* [batch_seqs_max] */
     bt_engine_seq *seqs; /* [batch_seqs_max] */
 } d_batch;
@@ -129,6 +137,7 @@ struct bt_decode_core {
     d_cell *cells; /* [slot_count][BT_CELLS_MAX] */
     d_peer *peers; /* [BT_PEERS_MAX] */
     d_batch batch;
+    bt_cost_fit cost;
     bt_decode_stats stats; /* the totals; the rest is counted when asked */
 };
 
@@ -163,13 +172,23 @@ void bt_dcore_probe_settle(bt_decode_core *core, uint32_t peer, bool passed);
 /* core_frames.c */
 void bt_dcore_peer_message(bt_decode_core *core, uint32_t peer, const bt_msg *msg);
 void bt_dcore_arrival_reset(bt_decode_core *core, d_seq *seq);
+/* To R, and to the P of a grant: the whole prompt is here. */
+void bt_dcore_accepted_send(bt_decode_core *core, uint32_t seq);
 void bt_dcore_unpack_done(bt_decode_core *core, uint64_t tag, const bt_kv_digest *digest);
 
 /* core_batch.c */
+/* Whole runs among the first kv_count tokens become findable for later prompts (K3). */
+void bt_dcore_local_seal(bt_decode_core *core, d_seq *seq, uint32_t kv_count);
 void bt_dcore_engine_event(bt_decode_core *core, const bt_engine_event *event);
 void bt_dcore_step(bt_decode_core *core);
 /* Sends the token at next_index to R and takes it into the sequence; Finished if it is the last. */
 void bt_dcore_token(bt_decode_core *core, uint32_t seq, const bt_token *token);
+
+/* Neither FREE nor LEAVING. */
+static inline bool bt_dcore_live(const d_seq *s)
+{
+    return s->state == SEQ_GRANTED || s->state == SEQ_COMPUTING || s->state == SEQ_DECODING;
+}
 
 static inline uint32_t bt_dcore_runs(uint32_t tokens)
 {

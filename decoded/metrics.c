@@ -25,6 +25,7 @@ void bt_decode_metrics_open(bt_decode_metrics *metrics, bt_metrics *registry, co
     COUNTER(steps, "steps", "Decode steps.");
     COUNTER(prefill_tokens, "decode_prefill_tokens",
             "Prompt tokens computed here instead of by a prefill daemon.");
+    COUNTER(local_requests, "decode_local_requests", "Reserves whose prompt is computed here.");
     COUNTER(probe_tokens, "probe_tokens", "Tokens computed for pairing probes.");
     COUNTER(cached_tokens, "cached_tokens", "Prompt tokens whose KV was here already.");
     COUNTER(frames, "frames", "KV frames verified and unpacked.");
@@ -52,6 +53,8 @@ void bt_decode_metrics_update(bt_decode_metrics *metrics, const bt_decode_stats 
     bt_counter_set(metrics->refused, stats->refused_total);
     bt_counter_set(metrics->tokens, stats->tokens_total);
     bt_counter_set(metrics->steps, stats->steps_total);
+    bt_counter_set(metrics->prefill_tokens, stats->local_tokens_total);
+    bt_counter_set(metrics->local_requests, stats->local_total);
     bt_counter_set(metrics->probe_tokens, stats->probe_tokens_total);
     bt_counter_set(metrics->cached_tokens, stats->cached_tokens_total);
     bt_counter_set(metrics->frames, stats->frames_total);

@@ -9,8 +9,9 @@ typedef struct {
     bt_kv_metrics kv;
     bt_gauge *slots[3]; /* free, held, quarantined */
     bt_gauge *running, *waiting;
-    bt_counter *requests, *refused, *tokens, *steps, *prefill_tokens, *probe_tokens, *cached_tokens,
-        *frames, *frames_bad, *stale, *quarantines, *evicted, *leases_ended, *foreign_messages;
+    bt_counter *requests, *refused, *tokens, *steps, *prefill_tokens, *local_requests,
+        *probe_tokens, *cached_tokens, *frames, *frames_bad, *stale, *quarantines, *evicted,
+        *leases_ended, *foreign_messages;
 } bt_decode_metrics;
 
 void bt_decode_metrics_open(bt_decode_metrics *metrics, bt_metrics *registry, const bt_kv_shape *kv,

@@ -118,7 +118,6 @@ static bt_status io_submit(void *ctx, const bt_engine_batch *batch)
     bt_status status = bt_engine_submit(daemon->worker.engine, batch, &err);
     if (status < BT_OK) bt_log_error(NULL, "the engine refused a batch: %s", err.message);
     if (status != BT_OK) return status;
-    bt_counter_add(daemon->metrics.prefill_tokens, prefill);
     daemon->step_running = true;
     daemon->step_started_ns = now_ns;
     return BT_OK;
@@ -255,12 +254,7 @@ static uint64_t next_deadline(void *shell)
 static void fill_heartbeat(void *shell, bt_msg *msg)
 {
     const bt_decoded *daemon = shell;
-    bt_decode_stats stats;
-    bt_decode_core_stats(daemon->core, &stats);
-    msg->heartbeat.running = stats.running;
-    msg->heartbeat.waiting = stats.waiting;
-    msg->heartbeat.blocks_free = stats.blocks_free + stats.blocks_cached;
-    msg->heartbeat.slots_free = stats.slots_free;
+    bt_decode_core_heartbeat(daemon->core, msg);
 }
 
 static void update_metrics(void *shell)
@@ -304,6 +298,12 @@ static const bt_worker_ops ops = {.on_router_message = on_router_message,
 
 /* ---- life ---- */
 
+/* 0: no prompt is computed here. */
+static uint32_t local_chunk(const bt_decoded_config *config)
+{
+    return config->refuse_prefill ? 0 : config->local_chunk;
+}
+
 static bt_status create_core(bt_decoded *daemon, bt_err *err)
 {
     const bt_decoded_config *config = daemon->config;
@@ -311,12 +311,15 @@ static bt_status create_core(bt_decoded *daemon, bt_err *err)
     static uint32_t probe_tokens[BT_RUN_TOKENS];
     bt_probe_tokens(model->vocab, probe_tokens);
     bt_decode_config core = {.incarnation = daemon->worker.hello.incarnation,
+                             .weights_digest = daemon->worker.hello.weights_digest,
                              .kv = bt_engine_kv(daemon->worker.engine)->shape,
                              .vocab = model->vocab,
                              .context_tokens_max = daemon->worker.hello.context_tokens_max,
                              .eos_count = model->eos_count,
                              .seqs_max = config->seqs_max,
                              .batch_seqs_max = config->worker.batch_seqs,
+                             .batch_tokens_max = config->worker.batch_tokens,
+                             .local_chunk = local_chunk(config),
                              .slot_count = config->slots,
                              .cell_count = config->cells,
                              .cell_bytes = (uint32_t)config->cell_bytes,
@@ -363,6 +366,7 @@ bt_status bt_decoded_create(const bt_decoded_config *config, const bt_reload *re
     bt_status status =
         bt_worker_open(&daemon->worker, &config->worker, BT_ROLE_DECODE, &ops, daemon, err);
     if (status != BT_OK) return status;
+    daemon->worker.hello.chunk_tokens = local_chunk(config);
     void *codec_memory = aligned_alloc(64, (bt_codec_bytes() + 63) & ~(size_t)63);
     if (codec_memory == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "codec");
     daemon->codec = bt_codec_init(codec_memory);

@@ -359,6 +359,29 @@ bt_probe_state bt_prefill_core_probe(const bt_prefill_core *core, uint32_t peer,
     return core->peers[peer].probe;
 }
 
+/* Of accepted requests: all of a prompt that waits for blocks, since its cached part is not known. */
+static uint32_t queued_tokens(const bt_prefill_core *core)
+{
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < core->live_count; i++) {
+        const p_request *r = &core->requests[core->live[i]];
+        if (r->state == REQUEST_WAITING || r->state == REQUEST_COMPUTING)
+            tokens += r->token_count - r->computed;
+    }
+    return tokens < UINT32_MAX ? (uint32_t)tokens : UINT32_MAX;
+}
+
+void bt_prefill_core_heartbeat(const bt_prefill_core *core, bt_msg *ret_msg)
+{
+    bt_prefill_stats stats;
+    bt_prefill_core_stats(core, &stats);
+    ret_msg->heartbeat.running = stats.running;
+    ret_msg->heartbeat.waiting = stats.waiting;
+    ret_msg->heartbeat.blocks_free = stats.blocks_free + stats.blocks_cached;
+    ret_msg->heartbeat.queued_tokens = queued_tokens(core);
+    ret_msg->heartbeat.cost = bt_cost_solve(&core->cost);
+}
+
 void bt_prefill_core_stats(const bt_prefill_core *core, bt_prefill_stats *ret_stats)
 {
     *ret_stats = core->stats;

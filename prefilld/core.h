@@ -121,6 +121,8 @@ typedef enum {
 bt_probe_state bt_prefill_core_probe(const bt_prefill_core *core, uint32_t peer,
                                      const char **ret_reason);
 
+/* Load and measured costs, into a HEARTBEAT; its incarnation and draining are the shell's. */
+void bt_prefill_core_heartbeat(const bt_prefill_core *core, bt_msg *ret_msg);
 void bt_prefill_core_stats(const bt_prefill_core *core, bt_prefill_stats *ret_stats);
 
 #endif

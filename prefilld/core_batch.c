@@ -48,6 +48,8 @@ static void batch_add(bt_prefill_core *core, uint32_t request, uint32_t chunk)
         .score_next = r->tokens + r->computed + 1,
         .score_count = score_count(r, chunk)};
     batch->count++;
+    batch->tokens += chunk;
+    batch->pairs += bt_cost_pairs(r->computed, chunk);
 }
 
 /* Chunks other than a prompt's last are multiples of a run, so that frames hold whole runs. */
@@ -55,6 +57,8 @@ static void batch_fill(bt_prefill_core *core)
 {
     uint32_t budget = core->config.batch_tokens_max;
     core->batch.count = 0;
+    core->batch.tokens = 0;
+    core->batch.pairs = 0;
     while (core->batch.count < core->config.batch_seqs_max) {
         uint32_t request = next_request(core);
         if (request == NONE) return;
@@ -154,12 +158,15 @@ static void chunk_done(bt_prefill_core *core, uint32_t request)
     if (r->probe_peer == NONE) r->expires_ns = core->now_ns + core->config.pin_lease_ns;
 }
 
-static void on_batch_done(bt_prefill_core *core, bt_status status)
+static void on_batch_done(bt_prefill_core *core, const bt_engine_event *event)
 {
-    if (status != BT_OK) {
+    if (event->status != BT_OK) {
         batch_fail(core);
         return;
     }
+    if (event->time_ns > event->started_ns)
+        bt_cost_add(&core->cost, core->batch.tokens, core->batch.pairs,
+                    event->time_ns - event->started_ns);
     for (uint32_t i = 0; i < core->batch.count; i++) {
         uint32_t request = core->batch.requests[i];
         if (core->requests[request].state == REQUEST_COMPUTING) chunk_done(core, request);
@@ -205,6 +212,6 @@ void bt_pcore_engine_event(bt_prefill_core *core, const bt_engine_event *event)
         break;
     }
     case BT_ENGINE_SCORES: on_scores(core, event); break;
-    case BT_ENGINE_BATCH_DONE: on_batch_done(core, event->status); break;
+    case BT_ENGINE_BATCH_DONE: on_batch_done(core, event); break;
     }
 }

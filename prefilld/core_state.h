@@ -116,6 +116,9 @@ typedef struct {
     uint64_t id;
     uint32_t layers_done;
     uint32_t count;
+    uint32_t
+        tokens; /* of all its chunks; and their pairs: what a batch costs (common/base/cost.h) */
+    double pairs;
     uint32_t *requests;  /* [batch_seqs_max] */
     bt_engine_seq *seqs; /* [batch_seqs_max] */
 } p_batch;
@@ -150,6 +153,7 @@ struct bt_prefill_core {
     p_put *puts;   /* [staging_count] */
     uint32_t *probe_tokens;
     p_batch batch;
+    bt_cost_fit cost;
     bt_prefill_stats stats; /* the totals; the rest is counted when asked */
 };
 

@@ -222,11 +222,7 @@ static uint64_t next_deadline(void *shell)
 static void fill_heartbeat(void *shell, bt_msg *msg)
 {
     const bt_prefilld *daemon = shell;
-    bt_prefill_stats stats;
-    bt_prefill_core_stats(daemon->core, &stats);
-    msg->heartbeat.running = stats.running;
-    msg->heartbeat.waiting = stats.waiting;
-    msg->heartbeat.blocks_free = stats.blocks_free + stats.blocks_cached;
+    bt_prefill_core_heartbeat(daemon->core, msg);
 }
 
 static void update_metrics(void *shell)
@@ -312,6 +308,7 @@ bt_status bt_prefilld_create(const bt_prefilld_config *config, const bt_reload *
     bt_status status =
         bt_worker_open(&daemon->worker, &config->worker, BT_ROLE_PREFILL, &ops, daemon, err);
     if (status != BT_OK) return status;
+    daemon->worker.hello.chunk_tokens = config->worker.batch_tokens;
     void *codec_memory = aligned_alloc(64, (bt_codec_bytes() + 63) & ~(size_t)63);
     if (codec_memory == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "codec");
     daemon->codec = bt_codec_init(codec_memory);

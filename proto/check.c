@@ -17,6 +17,7 @@
 #define CELL_BYTES_MAX (1u << 30)
 #define LEASE_MS_MAX 3600000u
 #define DEADLINE_MS_MAX 86400000u
+#define CONTEXTS_MAX (UINT64_C(1) << 40) /* tokens of all sequences of a daemon */
 #define LOGPROB_MIN (-1e9f)
 #define LOGPROB_MAX 1e-2f /* rounding may lift log(1) a little above zero */
 
@@ -31,14 +32,14 @@ enum {
 
 static const uint8_t fence_needs[BT_MSG_KIND_END] = {
     [BT_MSG_PREFILL] = NEED_KEY | NEED_P,
-    [BT_MSG_RESERVE] = NEED_KEY | NEED_P | NEED_D,
+    [BT_MSG_RESERVE] = NEED_KEY | NEED_D, /* and P's, but for a local one: check_work */
     [BT_MSG_RETARGET] = NEED_KEY | NEED_P | NEED_D,
     [BT_MSG_CANCEL] = NEED_KEY,
     [BT_MSG_FIRST_TOKEN] = NEED_KEY | NEED_P,
     [BT_MSG_PINNED] = NEED_KEY | NEED_P,
     [BT_MSG_ACCEPTED] = NEED_KEY | NEED_D,
     [BT_MSG_REFUSED] = NEED_KEY,
-    [BT_MSG_TOKENS] = NEED_KEY | NEED_D,
+    [BT_MSG_TOKENS] = NEED_KEY | NEED_D, /* these four: of a local attempt too, without P */
     [BT_MSG_FINISHED] = NEED_KEY | NEED_D,
     [BT_MSG_EVICTED] = NEED_KEY | NEED_D,
     [BT_MSG_TICKET] = NEED_GRANT,
@@ -116,6 +117,7 @@ static bool check_hello(const bt_hello *h, const char **ret_field)
     REQUIRE((h->wire_formats & ~((1u << BT_DTYPE_COUNT) - 2u)) == 0, "wire_formats");
     REQUIRE(h->block_tokens >= 1 && h->block_tokens <= BLOCK_TOKENS_MAX, "block_tokens");
     REQUIRE(h->context_tokens_max <= BT_CONTEXT_TOKENS_MAX, "context_tokens_max");
+    REQUIRE(h->chunk_tokens <= BT_CONTEXT_TOKENS_MAX, "chunk_tokens");
     REQUIRE(h->layers >= 1 && h->layers <= BT_LAYERS_MAX, "layers");
     REQUIRE(h->kv_heads >= 1 && h->kv_heads <= BT_KV_HEADS_MAX, "kv_heads");
     REQUIRE(h->head_dim >= 1 && h->head_dim <= BT_HEAD_DIM_MAX, "head_dim");
@@ -174,6 +176,9 @@ static bool check_work(const bt_msg *m, const char **ret_field)
     REQUIRE(w->deadline_ms <= DEADLINE_MS_MAX, "deadline_ms");
     REQUIRE(m->kind == BT_MSG_PREFILL || !w->no_reserve, "no_reserve");
     REQUIRE(w->no_reserve || m->fence.d_incarnation != 0, "fence.d_incarnation");
+    REQUIRE(m->kind == BT_MSG_RESERVE || !w->local, "local");
+    REQUIRE(m->kind == BT_MSG_PREFILL || w->local == (m->fence.p_incarnation == 0),
+            "fence.p_incarnation");
     const char *fault = bt_sampling_fault(&w->sampling, BT_VOCAB_MAX);
     REQUIRE(fault == NULL, fault);
     REQUIRE(w->sampling.min_tokens <= w->max_tokens, "min_tokens");
@@ -188,6 +193,9 @@ static bool check_answer(const bt_msg *m, const char **ret_field)
         REQUIRE(m->first_token.index < BT_CONTEXT_TOKENS_MAX, "index");
         REQUIRE((unsigned)m->first_token.finish <= BT_FINISH_FAILED, "finish");
         REQUIRE(m->first_token.cached_tokens <= BT_CONTEXT_TOKENS_MAX, "cached_tokens");
+        return true;
+    case BT_MSG_ACCEPTED:
+        REQUIRE(m->accepted.cached_tokens <= BT_CONTEXT_TOKENS_MAX, "cached_tokens");
         return true;
     case BT_MSG_REFUSED:
         REQUIRE((unsigned)m->refused.reason > BT_REFUSE_NONE &&
@@ -261,7 +269,10 @@ static bool check_body(const bt_msg *m, const char **ret_field)
         REQUIRE(m->welcome.router_incarnation != 0, "router_incarnation");
         REQUIRE(m->welcome.heartbeat_ms <= LEASE_MS_MAX, "heartbeat_ms");
         return true;
-    case BT_MSG_HEARTBEAT: return true;
+    case BT_MSG_HEARTBEAT:
+        REQUIRE(bt_cost_valid(&m->heartbeat.cost), "cost");
+        REQUIRE(m->heartbeat.context_tokens < CONTEXTS_MAX, "context_tokens");
+        return true;
     case BT_MSG_PREFILL:
     case BT_MSG_RESERVE: return check_work(m, ret_field);
     case BT_MSG_TICKET:

@@ -60,6 +60,24 @@ static void put_hello(const bt_hello *h, bt_pb *pb)
     to->process_host = h->process_host;
     to->process_start = h->process_start;
     to->process_pid = h->process_pid;
+    to->chunk_tokens = h->chunk_tokens;
+}
+
+static void put_heartbeat(const bt_msg *m, bt_pb *pb)
+{
+    Baton__V1__Heartbeat *to = &pb->body.heartbeat;
+    baton__v1__heartbeat__init(to);
+    to->incarnation = m->heartbeat.incarnation;
+    to->running = m->heartbeat.running;
+    to->waiting = m->heartbeat.waiting;
+    to->blocks_free = m->heartbeat.blocks_free;
+    to->slots_free = m->heartbeat.slots_free;
+    to->draining = m->heartbeat.draining;
+    to->queued_tokens = m->heartbeat.queued_tokens;
+    to->context_tokens = m->heartbeat.context_tokens;
+    to->batch_ns = m->heartbeat.cost.batch_ns;
+    to->token_ns = m->heartbeat.cost.token_ns;
+    to->pair_ns = m->heartbeat.cost.pair_ns;
 }
 
 static void put_token(const bt_token *token, uint32_t i, bt_pb *pb)
@@ -123,6 +141,7 @@ static void put_work(const bt_msg_work *w, bt_pb *pb)
     to->ignore_eos = w->ignore_eos;
     to->no_reserve = w->no_reserve;
     to->prompt_logprobs = w->prompt_logprobs;
+    to->local = w->local;
     to->deadline_ms = w->deadline_ms;
     to->sampling = &pb->sampling;
     to->tenant_salt = BYTES_OF(w->tenant_salt);
@@ -251,6 +270,10 @@ static void put_answer(const bt_msg *m, bt_pb *pb)
         pb->body.first_token.finish = m->first_token.finish;
         pb->body.first_token.cached_tokens = m->first_token.cached_tokens;
         break;
+    case BT_MSG_ACCEPTED:
+        baton__v1__accepted__init(&pb->body.accepted);
+        pb->body.accepted.cached_tokens = m->accepted.cached_tokens;
+        break;
     case BT_MSG_REFUSED:
         baton__v1__refused__init(&pb->body.refused);
         pb->body.refused.reason = m->refused.reason;
@@ -296,15 +319,7 @@ void bt_pb_from_msg(const bt_msg *msg, bt_pb *ret_pb)
         pb->body.welcome.router_incarnation = msg->welcome.router_incarnation;
         pb->body.welcome.heartbeat_ms = msg->welcome.heartbeat_ms;
         break;
-    case BT_MSG_HEARTBEAT:
-        baton__v1__heartbeat__init(&pb->body.heartbeat);
-        pb->body.heartbeat.incarnation = msg->heartbeat.incarnation;
-        pb->body.heartbeat.running = msg->heartbeat.running;
-        pb->body.heartbeat.waiting = msg->heartbeat.waiting;
-        pb->body.heartbeat.blocks_free = msg->heartbeat.blocks_free;
-        pb->body.heartbeat.slots_free = msg->heartbeat.slots_free;
-        pb->body.heartbeat.draining = msg->heartbeat.draining;
-        break;
+    case BT_MSG_HEARTBEAT: put_heartbeat(msg, pb); break;
     case BT_MSG_PAIR:
     case BT_MSG_UNPAIR:
     case BT_MSG_PAIR_STATUS:
@@ -382,7 +397,21 @@ static const char *take_hello(const Baton__V1__Hello *from, bt_hello *h)
     h->process_host = from->process_host;
     h->process_start = from->process_start;
     h->process_pid = from->process_pid;
+    h->chunk_tokens = from->chunk_tokens;
     return NULL;
+}
+
+static void take_heartbeat(const Baton__V1__Heartbeat *from, bt_msg *m)
+{
+    m->heartbeat.incarnation = from->incarnation;
+    m->heartbeat.running = from->running;
+    m->heartbeat.waiting = from->waiting;
+    m->heartbeat.blocks_free = from->blocks_free;
+    m->heartbeat.slots_free = from->slots_free;
+    m->heartbeat.draining = from->draining;
+    m->heartbeat.queued_tokens = from->queued_tokens;
+    m->heartbeat.context_tokens = from->context_tokens;
+    m->heartbeat.cost = (bt_cost){from->batch_ns, from->token_ns, from->pair_ns};
 }
 
 static const char *take_token(const Baton__V1__Token *from, bt_token *token)
@@ -443,6 +472,7 @@ static const char *take_work(const Baton__V1__Work *from, bt_logit_bias *bias, b
     w->ignore_eos = from->ignore_eos;
     w->no_reserve = from->no_reserve;
     w->prompt_logprobs = from->prompt_logprobs;
+    w->local = from->local;
     w->deadline_ms = from->deadline_ms;
     TAKE_BYTES(from->tenant_salt, w->tenant_salt);
     return take_sampling(from->sampling, bias, &w->sampling);
@@ -568,6 +598,7 @@ static const char *take_answer(const Baton__V1__Envelope *from, bt_msg *m)
         m->first_token.finish = (bt_finish_reason)from->first_token->finish;
         m->first_token.cached_tokens = from->first_token->cached_tokens;
         return take_token(from->first_token->token, &m->first_token.token);
+    case BT_MSG_ACCEPTED: m->accepted.cached_tokens = from->accepted->cached_tokens; return NULL;
     case BT_MSG_REFUSED:
         m->refused.reason = (bt_refuse_reason)from->refused->reason;
         m->refused.retry = from->refused->retry;
@@ -609,14 +640,7 @@ const char *bt_pb_to_msg(const Baton__V1__Envelope *envelope, bt_pb_room *room, 
         m->welcome.router_incarnation = envelope->welcome->router_incarnation;
         m->welcome.heartbeat_ms = envelope->welcome->heartbeat_ms;
         return NULL;
-    case BT_MSG_HEARTBEAT:
-        m->heartbeat.incarnation = envelope->heartbeat->incarnation;
-        m->heartbeat.running = envelope->heartbeat->running;
-        m->heartbeat.waiting = envelope->heartbeat->waiting;
-        m->heartbeat.blocks_free = envelope->heartbeat->blocks_free;
-        m->heartbeat.slots_free = envelope->heartbeat->slots_free;
-        m->heartbeat.draining = envelope->heartbeat->draining;
-        return NULL;
+    case BT_MSG_HEARTBEAT: take_heartbeat(envelope->heartbeat, m); return NULL;
     case BT_MSG_PAIR:
     case BT_MSG_UNPAIR:
     case BT_MSG_PAIR_STATUS:

@@ -15,6 +15,7 @@ typedef struct {
     Baton__V1__Fence fence;
     union {
         Baton__V1__Empty empty;
+        Baton__V1__Accepted accepted;
         Baton__V1__Welcome welcome;
         Baton__V1__Heartbeat heartbeat;
         Baton__V1__Pair pair;

@@ -81,7 +81,8 @@ static bool hello_equal(const bt_hello *a, const bt_hello *b)
            SAME(block_tokens) && SAME(pool_blocks) && SAME(context_tokens_max) && SAME(layers) &&
            SAME(kv_heads) && SAME(head_dim) && SAME(vocab) && SAME(tp_size) && SAME(ucx_major) &&
            SAME(ucx_minor) && SAME_TEXT(pair_endpoint) && SAME_BYTES(curve_public) &&
-           SAME_TEXT(metrics_url) && SAME(process_host) && SAME(process_start) && SAME(process_pid);
+           SAME_TEXT(metrics_url) && SAME(process_host) && SAME(process_start) &&
+           SAME(process_pid) && SAME(chunk_tokens);
 }
 
 static bool work_equal(const bt_msg_work *a, const bt_msg_work *b)
@@ -90,7 +91,7 @@ static bool work_equal(const bt_msg_work *a, const bt_msg_work *b)
     for (uint32_t i = 0; i < a->token_count; i++)
         if (a->tokens[i] != b->tokens[i]) return false;
     return SAME(base) && SAME(max_tokens) && SAME(priority) && SAME(ignore_eos) &&
-           SAME(no_reserve) && SAME(prompt_logprobs) && SAME(deadline_ms) &&
+           SAME(no_reserve) && SAME(prompt_logprobs) && SAME(local) && SAME(deadline_ms) &&
            SAME_BYTES(tenant_salt) && bt_sampling_equal(&a->sampling, &b->sampling);
 }
 
@@ -163,13 +164,15 @@ bool bt_msg_equal(const bt_msg *a, const bt_msg *b)
     case BT_MSG_HEARTBEAT:
         return SAME(heartbeat.incarnation) && SAME(heartbeat.running) && SAME(heartbeat.waiting) &&
                SAME(heartbeat.blocks_free) && SAME(heartbeat.slots_free) &&
-               SAME(heartbeat.draining);
+               SAME(heartbeat.draining) && SAME(heartbeat.queued_tokens) &&
+               SAME(heartbeat.context_tokens) && SAME_BYTES(heartbeat.cost);
     case BT_MSG_PREFILL: return work_equal(&a->prefill, &b->prefill);
     case BT_MSG_RESERVE: return work_equal(&a->reserve, &b->reserve);
     case BT_MSG_FIRST_TOKEN:
         return bt_token_equal(&a->first_token.token, &b->first_token.token) &&
                SAME(first_token.index) && SAME(first_token.final) && SAME(first_token.finish) &&
                SAME(first_token.cached_tokens);
+    case BT_MSG_ACCEPTED: return SAME(accepted.cached_tokens);
     case BT_MSG_REFUSED:
         return SAME(refused.reason) && SAME(refused.retry) && SAME_TEXT(refused.text);
     case BT_MSG_TOKENS:

@@ -11,6 +11,7 @@
 #ifndef BT_PROTO_MSG_H
 #define BT_PROTO_MSG_H
 
+#include "common/base/cost.h"
 #include "common/base/crypto.h"
 #include "common/base/dtype.h"
 #include "common/base/limits.h"
@@ -23,7 +24,8 @@
 /* Another major is refused. Another minor of it is understood, but fields it does not know are
  * ignored there: bt_sampling_minor says what a request needs, and R sends it to no older daemon.
  *   minor 1   sampling: min_p, penalties, min_tokens, stop_ids, logit_bias, logprobs;
- *             prompt_logprobs */
+ *             prompt_logprobs; RESERVE local, HELLO chunk_tokens, costs in HEARTBEAT, ACCEPTED
+ *             cached_tokens */
 #define BT_PROTO_MAJOR 1u
 #define BT_PROTO_MINOR 1u
 
@@ -108,6 +110,7 @@ typedef struct {
     uint32_t priority;   /* higher first */
     bool ignore_eos;
     bool no_reserve;      /* Prefill only: the first token ends the request, no D is involved */
+    bool local;           /* Reserve only: D computes the prompt itself, no P is involved */
     bool prompt_logprobs; /* Prefill: tell the logprob of each prompt token but the first, with
                              sampling.top_logprobs alternatives */
     uint64_t deadline_ms; /* milliseconds from receipt, 0 = none */
@@ -140,6 +143,7 @@ typedef struct {
     /* Which process this is, so that a peer on the same host can prove its death (common/daemon/process.h). */
     uint64_t process_host, process_start;
     uint32_t process_pid;
+    uint32_t chunk_tokens; /* of a prompt computed in one batch; 0: computes no prompts (most Ds) */
 } bt_hello;
 
 /* clang-format off */
@@ -198,6 +202,9 @@ typedef struct {
             uint32_t running, waiting;
             uint32_t blocks_free, slots_free;
             bool draining;
+            uint32_t queued_tokens;  /* prompt tokens accepted and not computed yet */
+            uint64_t context_tokens; /* of all running sequences, what a decode step reads */
+            bt_cost cost;            /* measured; all 0 until something was */
         } heartbeat;
         struct {
             uint64_t d_incarnation;
@@ -242,6 +249,9 @@ typedef struct {
             bt_finish_reason finish;
             uint32_t cached_tokens;
         } first_token;
+        struct {
+            uint32_t cached_tokens; /* prompt tokens whose KV D held before */
+        } accepted;
         struct {
             bt_refuse_reason reason;
             bool retry; /* to P: push again after Quiesced, with the next Ticket */

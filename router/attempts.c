@@ -88,17 +88,35 @@ static void set_deadline(bt_router_core *core, bt_router_entry *r, uint64_t dead
     if (deadline_ns < core->deadline_ns) core->deadline_ns = deadline_ns;
 }
 
-/* The prompt is computed: it no longer weighs on P. */
-static void leave_prefill(bt_router_core *core, bt_router_entry *r)
+/* The prompt is computed: it no longer weighs on P, or on the D that computed it. */
+static void leave_prefill(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
 {
-    if (r->prefill != BT_ROUTER_NONE) core->daemons[r->prefill].assigned_tokens -= r->p_tokens;
+    if (r->p_tokens == 0) return;
+    bt_router_daemon *by = &core->daemons[r->local ? r->decode : r->prefill];
+    by->assigned_tokens -= r->p_tokens;
+    by->work_ns =
+        by->assigned_tokens > 0 && by->work_ns > r->work_ns ? by->work_ns - r->work_ns : 0;
+    by->work_since_ns = now_ns;
     r->p_tokens = 0;
 }
 
-/* P works on it no longer; it is still named, since every end cancels both sides. */
-static void release_prefill(bt_router_core *core, bt_router_entry *r)
+static void enter_prefill(bt_router_core *core, bt_router_entry *r, const bt_router_plan *plan,
+                          uint64_t now_ns)
 {
-    leave_prefill(core, r);
+    uint32_t tokens = r->prompt_count + r->base;
+    uint32_t cached = r->local ? plan->choice.d_cached : plan->choice.p_cached;
+    r->p_tokens = cached < tokens ? tokens - cached : 1;
+    r->work_ns = plan->work_ns;
+    bt_router_daemon *by = &core->daemons[r->local ? r->decode : r->prefill];
+    if (by->assigned_tokens == 0) by->work_since_ns = now_ns;
+    by->assigned_tokens += r->p_tokens;
+    by->work_ns += r->work_ns;
+}
+
+/* P works on it no longer; it is still named, since every end cancels both sides. */
+static void release_prefill(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
+{
+    leave_prefill(core, r, now_ns);
     if (r->p_counted) core->daemons[r->prefill].assigned--;
     r->p_counted = false;
 }
@@ -119,11 +137,6 @@ static void release_decode(bt_router_core *core, bt_router_entry *r)
 static void avoid(bt_router_entry *r, uint32_t daemon)
 {
     if (daemon != BT_ROUTER_NONE) r->avoid[daemon / 64] |= UINT64_C(1) << daemon % 64;
-}
-
-static bool avoided(const bt_router_entry *r, uint32_t daemon)
-{
-    return r->avoid[daemon / 64] >> daemon % 64 & 1;
 }
 
 /* Why the attempt failed, for the client if it was the last. Cut between characters. */
@@ -168,24 +181,12 @@ static void cancel_both(bt_router_core *core, bt_router_entry *r)
     send_cancel(core, r, r->decode, r->d_incarnation);
 }
 
-static void drop_daemons(bt_router_core *core, bt_router_entry *r)
+static void drop_daemons(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
 {
     cancel_both(core, r);
-    release_prefill(core, r);
+    release_prefill(core, r, now_ns);
     release_decode(core, r);
     r->prefill = BT_ROUTER_NONE;
-}
-
-/* The prompt's logprobs are with the client, if it wants them; no token is committed before. */
-static bool scores_complete(const bt_router_entry *r)
-{
-    return !r->score || r->scored + 1 >= r->prompt_count;
-}
-
-static uint32_t minor_of(const bt_sampling *sampling, bool prompt_logprobs)
-{
-    uint32_t minor = bt_sampling_minor(sampling);
-    return prompt_logprobs && minor < 1 ? 1 : minor;
 }
 
 static bt_msg_work work_of(const bt_router_entry *r)
@@ -196,7 +197,7 @@ static bt_msg_work work_of(const bt_router_entry *r)
                         .max_tokens = r->max_tokens,
                         .priority = r->priority,
                         .ignore_eos = r->ignore_eos,
-                        .prompt_logprobs = !scores_complete(r),
+                        .prompt_logprobs = !bt_router_scores_complete(r),
                         .sampling = r->sampling};
     memcpy(work.tenant_salt, r->tenant_salt, sizeof(work.tenant_salt));
     return work;
@@ -214,15 +215,17 @@ static void send_prefill(bt_router_core *core, const bt_router_entry *r)
 static void send_reserve(bt_router_core *core, const bt_router_entry *r)
 {
     bt_msg msg = {.kind = BT_MSG_RESERVE, .fence = fence_of(r), .reserve = work_of(r)};
+    msg.reserve.local = r->local;
     core->io.send(core->io.ctx, r->decode, &msg);
 }
 
 /* -- the one ending (H4) ----------------------------------------------------------------------- */
 
-static void finish(bt_router_core *core, bt_router_entry *r, bt_finish_reason reason)
+static void finish(bt_router_core *core, bt_router_entry *r, bt_finish_reason reason,
+                   uint64_t now_ns)
 {
     assert(r->used);
-    drop_daemons(core, r);
+    drop_daemons(core, r, now_ns);
     bt_router_end end = {.reason = reason,
                          .prompt_tokens = r->prompt_count,
                          .output_tokens = r->committed,
@@ -242,63 +245,14 @@ static void finish(bt_router_core *core, bt_router_entry *r, bt_finish_reason re
     core->io.ended(core->io.ctx, user, &end);
 }
 
-/* -- choosing ---------------------------------------------------------------------------------- */
-
-typedef struct {
-    uint32_t fixed_prefill; /* NONE = any */
-    uint32_t prompt_tokens, total_tokens;
-    uint32_t minor;               /* of the protocol that the daemons must speak at least */
-    const bt_router_entry *entry; /* its avoided daemons are left out; NULL = none are */
-} selection;
-
-/* A draining daemon gets no new request, but a draining P still honours Retarget (H7). */
-static bool may_take(const bt_router_core *core, const selection *s, uint32_t p, uint32_t d)
-{
-    const bt_router_daemon *prefill = &core->daemons[p], *decode = &core->daemons[d];
-    if (core->pairs[p * BT_DAEMONS_MAX + d].state != BT_PAIR_READY) return false;
-    if (decode->draining || (prefill->draining && s->fixed_prefill != p)) return false;
-    if (s->fixed_prefill != BT_ROUTER_NONE && s->fixed_prefill != p) return false;
-    if (s->entry != NULL &&
-        (avoided(s->entry, d) || (s->fixed_prefill == BT_ROUTER_NONE && avoided(s->entry, p))))
-        return false;
-    if (prefill->hello.proto_minor < s->minor || decode->hello.proto_minor < s->minor) return false;
-    return s->prompt_tokens <= bt_router_daemon_capacity(prefill) &&
-           s->total_tokens <= bt_router_daemon_capacity(decode);
-}
-
-static bool choose(bt_router_core *core, const selection *s, bt_router_choice *ret_choice)
-{
-    uint32_t count = 0;
-    for (uint32_t p = 0; p < BT_DAEMONS_MAX; p++) {
-        if (!core->daemons[p].up || core->daemons[p].hello.role != BT_ROLE_PREFILL) continue;
-        for (uint32_t d = 0; d < BT_DAEMONS_MAX; d++)
-            if (core->daemons[d].up && core->daemons[d].hello.role == BT_ROLE_DECODE &&
-                may_take(core, s, p, d))
-                core->choices[count++] = (bt_router_choice){p, d};
-    }
-    if (count == 0) return false;
-    bt_router_view view = {.daemons = core->daemons,
-                           .choices = core->choices,
-                           .choice_count = count,
-                           .prompt_tokens = s->prompt_tokens};
-    uint32_t picked = core->policy->choose(&view, &core->policy_turn);
-    assert(picked < count);
-    *ret_choice = core->choices[picked];
-    return true;
-}
-
 /* Prefers daemons that have not failed this request; takes any before none. */
-static bool choose_for(bt_router_core *core, const bt_router_entry *r, uint32_t fixed_prefill,
-                       bt_router_choice *ret_choice)
+static bool choose_for(bt_router_core *core, bt_router_entry *r, uint32_t fixed_prefill,
+                       uint64_t now_ns, bt_router_plan *ret_plan)
 {
-    selection s = {.fixed_prefill = fixed_prefill,
-                   .prompt_tokens = r->prompt_count + r->committed,
-                   .total_tokens = r->prompt_count + r->max_tokens,
-                   .minor = minor_of(&r->sampling, r->score),
-                   .entry = r};
-    if (choose(core, &s, ret_choice)) return true;
-    s.entry = NULL;
-    return choose(core, &s, ret_choice);
+    bt_router_names_update(core, r);
+    bt_router_terms strict = {0}, any = {.any_daemon = true};
+    return bt_router_choose(core, r, fixed_prefill, strict, now_ns, ret_plan) ||
+           bt_router_choose(core, r, fixed_prefill, any, now_ns, ret_plan);
 }
 
 /* -- attempts ---------------------------------------------------------------------------------- */
@@ -306,10 +260,14 @@ static bool choose_for(bt_router_core *core, const bt_router_entry *r, uint32_t 
 static void take_daemons(bt_router_core *core, bt_router_entry *r, bt_router_choice choice)
 {
     r->prefill = choice.prefill;
-    count_prefill(core, r);
+    r->local = choice.prefill == BT_ROUTER_NONE;
     release_decode(core, r);
-    r->p_incarnation = core->daemons[choice.prefill].hello.incarnation;
+    r->p_incarnation = 0;
     r->d_incarnation = 0;
+    if (!r->local) {
+        count_prefill(core, r);
+        r->p_incarnation = core->daemons[choice.prefill].hello.incarnation;
+    }
     if (r->no_reserve) return;
     r->decode = choice.decode;
     r->d_incarnation = core->daemons[choice.decode].hello.incarnation;
@@ -325,27 +283,33 @@ static void reset_attempt(bt_router_core *core, bt_router_entry *r, uint64_t now
     set_deadline(core, r, now_ns + core->config.progress_ns);
 }
 
-/* A fresh attempt: prompt + committed tokens are computed again. Only one token left: no D. */
-static void begin(bt_router_core *core, bt_router_entry *r, bt_router_choice choice,
+/* A fresh attempt: prompt + committed tokens are computed again, by P or by D. Only one token left
+ * and a P: no D. */
+static void begin(bt_router_core *core, bt_router_entry *r, const bt_router_plan *plan,
                   uint64_t now_ns)
 {
     reset_attempt(core, r, now_ns);
+    core->stats.decided_total[plan->kind]++;
     r->base = r->committed;
-    r->no_reserve = r->max_tokens - r->committed == 1;
-    take_daemons(core, r, choice);
-    r->p_tokens = r->prompt_count + r->base;
-    core->daemons[r->prefill].assigned_tokens += r->p_tokens;
-    send_prefill(core, r);
+    bool local = plan->choice.prefill == BT_ROUTER_NONE;
+    r->no_reserve = r->max_tokens - r->committed == 1 && !local;
+    if (r->attempt == 1) r->predicted_ns = plan->ttft_ns;
+    take_daemons(core, r, plan->choice);
+    bt_router_believe(core, r, &plan->choice);
+    enter_prefill(core, r, plan, now_ns);
+    if (!local) send_prefill(core, r);
     if (!r->no_reserve) send_reserve(core, r);
 }
 
 /* P keeps its KV and sends it to another D. */
-static void retarget(bt_router_core *core, bt_router_entry *r, bt_router_choice choice,
+static void retarget(bt_router_core *core, bt_router_entry *r, const bt_router_plan *plan,
                      uint64_t now_ns)
 {
     send_cancel(core, r, r->decode, r->d_incarnation);
     reset_attempt(core, r, now_ns);
-    take_daemons(core, r, choice);
+    core->stats.decided_total[BT_DECIDED_RETARGET]++;
+    take_daemons(core, r, plan->choice);
+    r->d_believed = plan->choice.d_cached / BT_RUN_TOKENS;
     bt_msg msg = {.kind = BT_MSG_RETARGET, .fence = fence_of(r)};
     core->io.send(core->io.ctx, r->prefill, &msg);
     send_reserve(core, r);
@@ -363,7 +327,7 @@ static void wait_or_fail(bt_router_core *core, bt_router_entry *r, uint64_t now_
 {
     if (r->waits == 0) r->give_up_ns = now_ns + core->config.retry_wait_ns;
     if (now_ns >= r->give_up_ns) {
-        finish(core, r, BT_FINISH_FAILED);
+        finish(core, r, BT_FINISH_FAILED, now_ns);
         return;
     }
     uint64_t at = now_ns + (RETRY_NS << (r->waits < WAITS_DOUBLED ? r->waits : WAITS_DOUBLED));
@@ -385,9 +349,12 @@ static bool passes(bt_refuse_reason reason)
 }
 
 /* Nobody is left but daemons that have just said no. */
-static bool must_wait(const bt_router_core *core, const bt_router_entry *r, bt_router_choice choice)
+static bool must_wait(const bt_router_core *core, const bt_router_entry *r,
+                      const bt_router_plan *plan)
 {
-    bool again = avoided(r, choice.prefill) || avoided(r, choice.decode);
+    const bt_router_choice *c = &plan->choice;
+    bool again = (c->prefill != BT_ROUTER_NONE && bt_router_avoided(r, c->prefill)) ||
+                 bt_router_avoided(r, c->decode);
     if (!again || !r->patient) return false;
     return core->config.retry_wait_ns > 0 || r->refused == BT_REFUSE_FULL;
 }
@@ -396,31 +363,32 @@ static bool must_wait(const bt_router_core *core, const bt_router_entry *r, bt_r
 static void next_attempt(bt_router_core *core, bt_router_entry *r, retarget_rule rule,
                          uint64_t now_ns)
 {
-    bt_router_choice choice;
+    bt_router_plan plan;
+    r->no_local |= r->local;
     r->gap_set = 0; /* H5: tokens beyond a gap die with their attempt */
     /* What passes is bounded by time instead, where the operator gave it some. */
     if (!r->patient || core->config.retry_wait_ns == 0) r->failures++;
     if (r->failures >= core->config.attempts_max) {
-        finish(core, r, BT_FINISH_FAILED);
+        finish(core, r, BT_FINISH_FAILED, now_ns);
         return;
     }
     if (rule == RETARGET_ALLOWED && can_retarget(core, r) &&
-        choose_for(core, r, r->prefill, &choice) && !must_wait(core, r, choice)) {
-        retarget(core, r, choice, now_ns);
+        choose_for(core, r, r->prefill, now_ns, &plan) && !must_wait(core, r, &plan)) {
+        retarget(core, r, &plan, now_ns);
         return;
     }
-    drop_daemons(core, r);
-    if (choose_for(core, r, BT_ROUTER_NONE, &choice) && !must_wait(core, r, choice))
-        begin(core, r, choice, now_ns);
+    drop_daemons(core, r, now_ns);
+    if (choose_for(core, r, BT_ROUTER_NONE, now_ns, &plan) && !must_wait(core, r, &plan))
+        begin(core, r, &plan, now_ns);
     else
         wait_or_fail(core, r, now_ns);
 }
 
 static void end_wait(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
 {
-    bt_router_choice choice;
-    if (choose_for(core, r, BT_ROUTER_NONE, &choice))
-        begin(core, r, choice, now_ns);
+    bt_router_plan plan;
+    if (choose_for(core, r, BT_ROUTER_NONE, now_ns, &plan))
+        begin(core, r, &plan, now_ns);
     else
         wait_or_fail(core, r, now_ns);
 }
@@ -434,36 +402,47 @@ static bool is_eos(const bt_router_core *core, uint32_t id)
     return false;
 }
 
+static void count_prediction(bt_router_core *core, const bt_router_entry *r, uint64_t now_ns)
+{
+    if (r->attempt != 1 || r->predicted_ns <= 0) return;
+    double actual = (double)(now_ns - r->started_ns), error = actual - r->predicted_ns;
+    core->stats.predictions_total++;
+    core->stats.predicted_ns_total += (uint64_t)r->predicted_ns;
+    core->stats.actual_ns_total += (uint64_t)actual;
+    core->stats.error_ns_total += (uint64_t)(error < 0 ? -error : error);
+}
+
 /* True if the request ended with this token; io.token may end it too, by stop or cancel. */
-static bool commit(bt_router_core *core, bt_router_entry *r, const bt_token *token)
+static bool commit(bt_router_core *core, bt_router_entry *r, const bt_token *token, uint64_t now_ns)
 {
     assert(r->committed < r->max_tokens);
     bool eos = is_eos(core, token->id);
     uint32_t index = r->committed++;
+    if (index == 0) count_prediction(core, r, now_ns);
     r->tokens[r->prompt_count + index] = token->id;
     core->stats.tokens_total++;
     r->waits = 0;
     core->io.token(core->io.ctx, r->user, index, token, eos);
     if (!r->used) return true;
     if ((eos && !r->ignore_eos) || bt_sampling_stops(&r->sampling, token->id)) {
-        finish(core, r, BT_FINISH_STOP);
+        finish(core, r, BT_FINISH_STOP, now_ns);
         return true;
     }
     if (r->committed == r->max_tokens) {
-        finish(core, r, BT_FINISH_LENGTH);
+        finish(core, r, BT_FINISH_LENGTH, now_ns);
         return true;
     }
     return false;
 }
 
 /* Commits what is here without a gap. True if the request ended. */
-static bool commit_ready(bt_router_core *core, bt_router_entry *r)
+static bool commit_ready(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
 {
-    while (scores_complete(r) && r->gap_set >> (r->committed % BT_ROUTER_GAP_MAX) & 1) {
+    while (bt_router_scores_complete(r) && r->gap_set >> (r->committed % BT_ROUTER_GAP_MAX) & 1) {
         uint32_t cell = r->committed % BT_ROUTER_GAP_MAX;
         r->gap_set &= ~(1u << cell);
         bt_token ready = r->gap[cell];
-        if (commit(core, r, &ready)) return true;
+        if (commit(core, r, &ready, now_ns)) return true;
     }
     return false;
 }
@@ -491,16 +470,33 @@ static bool receive(bt_router_core *core, bt_router_entry *r, uint32_t index, co
     }
     r->gap[index % BT_ROUTER_GAP_MAX] = *token;
     r->gap_set |= 1u << index % BT_ROUTER_GAP_MAX;
-    return commit_ready(core, r);
+    return commit_ready(core, r, now_ns);
 }
 
 /* -- messages ---------------------------------------------------------------------------------- */
 
 /* D has the whole sequence: P may die, drain or free (H6). */
-static void accept(bt_router_core *core, bt_router_entry *r)
+static void accept(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
 {
     r->accepted = true;
-    release_prefill(core, r);
+    release_prefill(core, r, now_ns);
+}
+
+static void use_cached(bt_router_entry *r, uint32_t cached_tokens)
+{
+    if (r->usage_seen) return;
+    r->cached_tokens = cached_tokens < r->prompt_count ? cached_tokens : r->prompt_count;
+    r->usage_seen = true;
+}
+
+static void on_accepted(bt_router_core *core, bt_router_entry *r, const bt_msg *msg,
+                        uint64_t now_ns)
+{
+    uint32_t cached = msg->accepted.cached_tokens;
+    if (r->accepted) return; /* again */
+    if (r->local) use_cached(r, cached);
+    bt_router_learn_decode(core, r, cached);
+    accept(core, r, now_ns);
 }
 
 static void on_first_token(bt_router_core *core, bt_router_entry *r, const bt_msg *msg,
@@ -511,22 +507,19 @@ static void on_first_token(bt_router_core *core, bt_router_entry *r, const bt_ms
         core->stats.stale_total++;
         return;
     }
-    if (!scores_complete(r)) { /* they went before it on the same link */
+    if (!bt_router_scores_complete(r)) { /* they went before it on the same link */
         note(r, BT_REFUSE_NONE, "prefill", "logprobs of the prompt are missing");
         next_attempt(core, r, RETARGET_NO, now_ns);
         return;
     }
-    leave_prefill(core, r);
+    leave_prefill(core, r, now_ns);
+    use_cached(r, msg->first_token.cached_tokens);
+    if (!r->first_seen) bt_router_learn_prefill(core, r, msg->first_token.cached_tokens);
     r->first_seen = true;
-    if (!r->usage_seen) {
-        uint32_t cached = msg->first_token.cached_tokens;
-        r->cached_tokens = cached < r->prompt_count ? cached : r->prompt_count;
-        r->usage_seen = true;
-    }
     if (receive(core, r, base, &msg->first_token.token, now_ns)) return;
     if (msg->first_token.final && r->committed == base + 1) {
         bt_finish_reason reason = msg->first_token.finish;
-        finish(core, r, reason == BT_FINISH_LENGTH ? BT_FINISH_LENGTH : BT_FINISH_STOP);
+        finish(core, r, reason == BT_FINISH_LENGTH ? BT_FINISH_LENGTH : BT_FINISH_STOP, now_ns);
     }
 }
 
@@ -548,12 +541,12 @@ static void on_scores(bt_router_core *core, bt_router_entry *r, const bt_msg *ms
     if (core->io.prompt_logprobs != NULL)
         core->io.prompt_logprobs(core->io.ctx, r->user, index + known, msg->tokens.tokens + known,
                                  count - known);
-    if (r->used) commit_ready(core, r);
+    if (r->used) commit_ready(core, r, now_ns);
 }
 
 static void on_tokens(bt_router_core *core, bt_router_entry *r, const bt_msg *msg, uint64_t now_ns)
 {
-    accept(core, r); /* Tokens imply Accepted */
+    accept(core, r, now_ns); /* Tokens imply Accepted */
     r->first_seen = true;
     for (uint32_t i = 0; i < msg->tokens.token_count; i++)
         if (receive(core, r, msg->tokens.index + i, &msg->tokens.tokens[i], now_ns)) return;
@@ -565,7 +558,7 @@ static void on_finished(bt_router_core *core, bt_router_entry *r, const bt_msg *
     bt_finish_reason reason = msg->finished.reason;
     bool ended = reason == BT_FINISH_STOP || reason == BT_FINISH_LENGTH;
     if (ended && msg->finished.token_count == r->committed) {
-        finish(core, r, reason);
+        finish(core, r, reason, now_ns);
         return;
     }
     note(r, BT_REFUSE_NONE, "decode", ended ? "finished with tokens missing" : "gave up");
@@ -619,10 +612,10 @@ void bt_router_request_message(bt_router_core *core, uint32_t daemon, const bt_m
     switch (msg->kind) {
     case BT_MSG_FIRST_TOKEN: on_first_token(core, r, msg, now_ns); break;
     case BT_MSG_PINNED:
-        leave_prefill(core, r);
+        leave_prefill(core, r, now_ns);
         r->pinned = true;
         break;
-    case BT_MSG_ACCEPTED: accept(core, r); break;
+    case BT_MSG_ACCEPTED: on_accepted(core, r, msg, now_ns); break;
     case BT_MSG_PROMPT_LOGPROBS: on_scores(core, r, msg, now_ns); break;
     case BT_MSG_TOKENS: on_tokens(core, r, msg, now_ns); break;
     case BT_MSG_FINISHED: on_finished(core, r, msg, now_ns); break;
@@ -671,7 +664,7 @@ void bt_router_requests_expire(bt_router_core *core, bool all_waiting, uint64_t 
         if (r->waiting && (all_waiting || now_ns >= r->deadline_ns)) {
             end_wait(core, r, now_ns);
         } else if (!r->waiting && now_ns >= r->deadline_ns) {
-            bool blame_prefill = !r->first_seen && !r->pinned && !r->accepted;
+            bool blame_prefill = !r->local && !r->first_seen && !r->pinned && !r->accepted;
             note(r, BT_REFUSE_NONE, blame_prefill ? "prefill" : "decode", "no progress in time");
             avoid(r, blame_prefill ? r->prefill : r->decode);
             next_attempt(core, r, RETARGET_ALLOWED, now_ns);
@@ -693,8 +686,49 @@ static bt_status full(const bt_router_core *core, bt_err *err)
                    core->config.requests_max);
 }
 
-static bt_status admit(bt_router_core *core, const bt_router_request *request,
-                       bt_router_choice *ret_choice, bt_err *err)
+/* Into an entry that stays on the list of free ones until the request is accepted. */
+static void fill(bt_router_core *core, bt_router_entry *r, const bt_router_request *request,
+                 uint64_t now_ns)
+{
+    *r = (bt_router_entry){.id = request->id,
+                           .user = request->user,
+                           .id_next = r->id_next,
+                           .tokens = r->tokens,
+                           .bias = r->bias,
+                           .names = r->names,
+                           .prompt_count = request->token_count,
+                           .max_tokens = request->max_tokens,
+                           .ignore_eos = request->ignore_eos,
+                           .priority = request->priority,
+                           .score = request->prompt_logprobs,
+                           .started_ns = now_ns,
+                           .prefill = BT_ROUTER_NONE,
+                           .decode = BT_ROUTER_NONE};
+    r->sampling = bt_sampling_copy(&request->sampling, r->bias);
+    memcpy(r->tenant_salt, request->tenant_salt, sizeof(r->tenant_salt));
+    memcpy(r->tokens, request->tokens, (size_t)request->token_count * sizeof(*r->tokens));
+    bt_router_names_update(core, r);
+}
+
+/* Why nobody may take it, although a pair is ready. */
+static bt_status not_choosable(bt_router_core *core, const bt_router_entry *r, bt_err *err)
+{
+    uint32_t minor = bt_router_minor(r);
+    bt_router_terms terms = {.any_minor = true};
+    if (minor > 0 && bt_router_choosable(core, r, terms))
+        return BT_FAIL(err, BT_ERR_PEER_LOST,
+                       "this needs protocol %u.%u, and no pair of daemons that speaks it is ready",
+                       BT_PROTO_MAJOR, minor);
+    terms.any_size = true;
+    if (!bt_router_choosable(core, r, terms))
+        return BT_FAIL(err, BT_ERR_PEER_LOST, "every ready pair of daemons is draining");
+    return BT_FAIL(err, BT_ERR_LIMIT, "%u tokens are more than any pair of daemons can hold",
+                   r->prompt_count + r->max_tokens);
+}
+
+/* OK: the first free entry is filled and *ret_plan says where it goes. */
+static bt_status admit(bt_router_core *core, const bt_router_request *request, uint64_t now_ns,
+                       bt_router_plan *ret_plan, bt_err *err)
 {
     if (request->token_count == 0 || request->max_tokens == 0)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "an empty prompt or no token to make");
@@ -706,23 +740,12 @@ static bt_status admit(bt_router_core *core, const bt_router_request *request,
                        (unsigned long long)total, core->config.tokens_max);
     if (!bt_router_core_serving(core))
         return BT_FAIL(err, BT_ERR_PEER_LOST, "no pair of daemons is ready");
-    selection s = {.fixed_prefill = BT_ROUTER_NONE,
-                   .prompt_tokens = request->token_count,
-                   .total_tokens = (uint32_t)total,
-                   .minor = minor_of(&request->sampling, request->prompt_logprobs)};
     if (free_places(core) + request->reserved == 0) return full(core, err);
-    if (choose(core, &s, ret_choice)) return BT_OK;
-    uint32_t minor = s.minor;
-    s.minor = 0;
-    if (minor > 0 && choose(core, &s, ret_choice))
-        return BT_FAIL(err, BT_ERR_PEER_LOST,
-                       "this needs protocol %u.%u, and no pair of daemons that speaks it is ready",
-                       BT_PROTO_MAJOR, minor);
-    s.prompt_tokens = s.total_tokens = 0;
-    if (!choose(core, &s, ret_choice))
-        return BT_FAIL(err, BT_ERR_PEER_LOST, "every ready pair of daemons is draining");
-    return BT_FAIL(err, BT_ERR_LIMIT, "%llu tokens are more than any pair of daemons can hold",
-                   (unsigned long long)total);
+    bt_router_entry *r = &core->entries[core->free_head];
+    fill(core, r, request, now_ns);
+    bt_router_terms strict = {0};
+    if (bt_router_choose(core, r, BT_ROUTER_NONE, strict, now_ns, ret_plan)) return BT_OK;
+    return not_choosable(core, r, err);
 }
 
 bt_status bt_router_core_reserve(bt_router_core *core, uint32_t count, bt_err *err)
@@ -744,8 +767,8 @@ void bt_router_core_unreserve(bt_router_core *core, uint32_t count)
 bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *request,
                                 uint64_t now_ns, bt_err *err)
 {
-    bt_router_choice choice;
-    bt_status status = admit(core, request, &choice, err);
+    bt_router_plan plan;
+    bt_status status = admit(core, request, now_ns, &plan, err);
     if (status != BT_OK) {
         core->stats.refused_total++;
         return status;
@@ -754,39 +777,21 @@ bt_status bt_router_core_submit(bt_router_core *core, const bt_router_request *r
     if (request->reserved) bt_router_core_unreserve(core, 1);
     bt_router_entry *r = &core->entries[core->free_head];
     core->free_head = r->id_next;
-    uint32_t *tokens = r->tokens;
-    bt_logit_bias *bias = r->bias;
-    memset(r, 0, sizeof(*r));
     r->used = true;
-    r->id = request->id;
-    r->user = request->user;
-    r->tokens = tokens;
-    r->bias = bias;
-    r->prompt_count = request->token_count;
-    r->max_tokens = request->max_tokens;
-    r->ignore_eos = request->ignore_eos;
-    r->priority = request->priority;
-    r->score = request->prompt_logprobs;
-    r->sampling = bt_sampling_copy(&request->sampling, r->bias);
-    memcpy(r->tenant_salt, request->tenant_salt, sizeof(r->tenant_salt));
-    memcpy(r->tokens, request->tokens, (size_t)request->token_count * sizeof(*r->tokens));
-    r->prefill = r->decode = BT_ROUTER_NONE;
     link_entry(core, r);
     core->stats.accepted_total++;
-    begin(core, r, choice, now_ns);
+    begin(core, r, &plan, now_ns);
     return BT_OK;
 }
 
 void bt_router_core_cancel(bt_router_core *core, uint64_t user, uint64_t now_ns)
 {
-    (void)now_ns;
     bt_router_entry *r = find_user(core, user);
-    if (r != NULL) finish(core, r, BT_FINISH_CANCELLED);
+    if (r != NULL) finish(core, r, BT_FINISH_CANCELLED, now_ns);
 }
 
 void bt_router_core_stop(bt_router_core *core, uint64_t user, uint64_t now_ns)
 {
-    (void)now_ns;
     bt_router_entry *r = find_user(core, user);
-    if (r != NULL) finish(core, r, BT_FINISH_STOP);
+    if (r != NULL) finish(core, r, BT_FINISH_STOP, now_ns);
 }

@@ -23,8 +23,18 @@ static const bt_config_key keys[] = {
      .doc = "Our own CURVE key pair, as `baton keygen` prints it; may be empty on loopback only."},
     {"router", "keys_file", BT_CONFIG_PATH, FIELD(keys_file), .default_text = "",
      .doc = "Who may talk to us: lines of public key, role, name."},
-    {"router", "policy", BT_CONFIG_STRING, FIELD(policy), .default_text = "least_loaded",
-     .doc = "How (prefill, decode) is chosen: round_robin, least_loaded."},
+    {"router", "policy", BT_CONFIG_ENUM, FIELD(policy), .default_text = "least_loaded",
+     .choices = bt_router_policy_choices, .doc = "How (prefill, decode) is chosen; docs/configuration.md compares them."},
+    {"router", "prefix_entries", BT_CONFIG_U32, FIELD(prefix_entries), .default_text = "65536", .max = 1u << 24,
+     .doc = "Runs of 64 tokens that are remembered to be cached by daemons, over all of them; 0: none."},
+    {"router", "affinity_tokens", BT_CONFIG_U32, FIELD(affinity_tokens), .default_text = "4096", .max = 1u << 24,
+     .doc = "prefix_affinity: a prefill daemon with so many queued tokens more than the least busy one is too busy."},
+    {"router", "local_prefill_max", BT_CONFIG_U32, FIELD(local_prefill_max), .default_text = "0",
+     .max = BT_CONTEXT_TOKENS_MAX,
+     .doc = "Prompts with at most so many tokens that are not cached may be computed by the decode daemon itself, where "
+            "that is cheaper; 0: never."},
+    {"router", "local_when_no_prefill", BT_CONFIG_BOOL, FIELD(local_when_no_prefill), .default_text = "no",
+     .doc = "While no pair is ready, decode daemons compute every prompt they can hold, instead of 503."},
     {"router", "requests", BT_CONFIG_U32, FIELD(requests_max), .default_text = "256", .min = 1, .max = 65536,
      .doc = "Requests in flight at once; one more is answered 429."},
     {"router", "attempts", BT_CONFIG_U32, FIELD(attempts_max), .default_text = "4", .min = 1, .max = 64,
@@ -59,8 +69,6 @@ static const bt_config_key keys[] = {
 static bt_status check(const void *config, bt_err *err)
 {
     const bt_router_options *options = config;
-    if (bt_router_policy_find(options->policy) == NULL)
-        return BT_FAIL(err, BT_ERR_ARGUMENT, "there is no policy '%s'", options->policy);
     if ((options->key_file[0] == '\0') != (options->keys_file[0] == '\0'))
         return BT_FAIL(err, BT_ERR_ARGUMENT, "key_file and keys_file need each other");
     bt_listen listen;

@@ -14,9 +14,11 @@ typedef struct {
     char control_listen[128];
     char key_file[BT_CONFIG_PATH_BYTES_MAX];
     char keys_file[BT_CONFIG_PATH_BYTES_MAX];
-    char policy[32];
+    uint32_t policy; /* index into bt_router_policies */
     uint32_t requests_max, attempts_max, choices_max;
     uint32_t context_tokens, chat_tokens;
+    uint32_t prefix_entries, affinity_tokens, local_prefill_max;
+    bool local_when_no_prefill;
     uint32_t connections_max;
     uint32_t log_level;
     uint64_t body_bytes_max;

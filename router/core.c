@@ -13,6 +13,14 @@
 
 /* -- memory ------------------------------------------------------------------------------------ */
 
+/* Whether anything reads the prefix index. */
+static bool wants_prefixes(const bt_router_config *config)
+{
+    const bt_router_policy *policy = bt_router_policy_find(config->policy);
+    return config->prefix_entries > 0 &&
+           ((policy != NULL && policy->uses_prefixes) || config->local_prefill_max > 0);
+}
+
 static bt_router_core *carve(bt_arena *arena, const bt_router_config *config)
 {
     uint32_t buckets = BUCKETS_MIN;
@@ -30,7 +38,17 @@ static bt_router_core *carve(bt_arena *arena, const bt_router_config *config)
     uint32_t *tokens = bt_arena_take(arena, config->requests_max, tokens_bytes);
     bt_logit_bias *bias =
         BT_ARENA_NEW(arena, bt_logit_bias, (size_t)config->requests_max * BT_LOGIT_BIAS_MAX);
+    uint32_t runs_max = config->tokens_max / BT_RUN_TOKENS;
+    bool wants_names = wants_prefixes(config);
+    bt_prefix_name *names = NULL;
+    bt_prefix_index *index = NULL;
+    if (wants_names) {
+        names = BT_ARENA_NEW(arena, bt_prefix_name, (size_t)config->requests_max * runs_max);
+        index = bt_prefix_index_carve(arena, config->prefix_entries);
+    }
     if (core == NULL) return NULL;
+    core->wants_names = wants_names;
+    core->index = index;
     core->pairs = pair;
     core->asks = asks;
     core->choices = choices;
@@ -42,6 +60,7 @@ static bt_router_core *carve(bt_arena *arena, const bt_router_config *config)
     for (uint32_t i = 0; i < config->requests_max; i++) {
         entries[i].tokens = tokens + (size_t)i * config->tokens_max;
         entries[i].bias = bias + (size_t)i * BT_LOGIT_BIAS_MAX;
+        if (wants_names) entries[i].names = names + (size_t)i * runs_max;
     }
     return core;
 }
@@ -70,6 +89,7 @@ bt_router_core *bt_router_core_init(void *memory, const bt_router_config *config
     core->policy = bt_router_policy_find(config->policy);
     assert(core->policy != NULL);
     core->config.policy = core->policy->name;
+    bt_rng_init(&core->policy_state.rng, config->incarnation);
     core->heartbeat_next_ns = now_ns + config->heartbeat_ns;
     core->renew_next_ns = now_ns + config->renew_ns;
     core->deadline_ns = core->heartbeat_next_ns < core->renew_next_ns ? core->heartbeat_next_ns
@@ -193,6 +213,7 @@ static void daemon_down(bt_router_core *core, uint32_t daemon, uint64_t now_ns)
                 send_pair(core, BT_MSG_UNPAIR, p, &d->hello);
     }
     forget_pairs_of(core, daemon);
+    if (core->index != NULL) bt_prefix_index_forget(core->index, daemon);
     bt_router_requests_daemon_down(core, daemon, now_ns);
 }
 
@@ -253,6 +274,10 @@ static void on_heartbeat(bt_router_core *core, uint32_t daemon, const bt_msg *ms
     d->blocks_free = msg->heartbeat.blocks_free;
     d->slots_free = msg->heartbeat.slots_free;
     d->draining = msg->heartbeat.draining;
+    d->queued_tokens = msg->heartbeat.queued_tokens;
+    d->context_tokens = msg->heartbeat.context_tokens;
+    d->cost = msg->heartbeat.cost;
+    d->told_ns = now_ns;
     /* Given up for dead, and yet it lives: it never noticed and will not say Hello again. */
     if (!d->up) daemon_up(core, daemon, now_ns);
 }
@@ -408,6 +433,12 @@ static uint32_t decode_room(const bt_router_daemon *decode)
 uint32_t bt_router_core_room(const bt_router_core *core, uint32_t prompt_tokens)
 {
     uint32_t room = 0;
+    bool alone = bt_router_alone(core);
+    for (uint32_t d = 0; alone && d < BT_DAEMONS_MAX; d++) {
+        if (!is_up(core, d, BT_ROLE_DECODE) || core->daemons[d].hello.chunk_tokens == 0) continue;
+        uint32_t here = decode_room(&core->daemons[d]);
+        if (here > room) room = here;
+    }
     for (uint32_t p = 0; p < BT_DAEMONS_MAX; p++) {
         if (!is_up(core, p, BT_ROLE_PREFILL)) continue;
         if (prompt_tokens > bt_router_daemon_capacity(&core->daemons[p])) continue;
@@ -423,6 +454,11 @@ uint32_t bt_router_core_room(const bt_router_core *core, uint32_t prompt_tokens)
 
 bool bt_router_core_serving(const bt_router_core *core)
 {
+    return bt_router_core_paired(core) || bt_router_alone(core);
+}
+
+bool bt_router_core_paired(const bt_router_core *core)
+{
     return count_pairs(core).ready > 0;
 }
 
@@ -434,4 +470,5 @@ bool bt_router_core_settled(const bt_router_core *core)
 void bt_router_core_stats(const bt_router_core *core, bt_router_stats *ret_stats)
 {
     *ret_stats = core->stats;
+    if (core->index != NULL) ret_stats->prefix_entries = bt_prefix_index_entries(core->index);
 }

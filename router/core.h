@@ -15,10 +15,15 @@ typedef struct bt_router_core bt_router_core;
 
 typedef struct {
     uint64_t incarnation;
-    const char *policy;    /* a row of router/policies/registry.c */
-    uint32_t requests_max; /* in flight at once; one more is AGAIN (429) */
-    uint32_t attempts_max; /* bounded retries, refusals counted */
-    uint32_t tokens_max;   /* prompt + output of one request */
+    const char *policy;         /* a row of router/policies/registry.c */
+    bt_sha256 fingerprint;      /* of our model; a D of another computes no prompts */
+    uint32_t prefix_entries;    /* runs of 64 tokens remembered, over all daemons; 0 = none */
+    uint32_t affinity_tokens;   /* of prefix_affinity: how much longer a queue may be */
+    uint32_t local_prefill_max; /* tokens not cached that a D may compute itself; 0 = never */
+    bool local_when_no_prefill; /* D computes every prompt while no pair is ready */
+    uint32_t requests_max;      /* in flight at once; one more is AGAIN (429) */
+    uint32_t attempts_max;      /* bounded retries, refusals counted */
+    uint32_t tokens_max;        /* prompt + output of one request */
     uint32_t eos_ids[BT_EOS_IDS_MAX], eos_count;
     uint64_t progress_ns;       /* an attempt without any message for so long has failed */
     uint64_t heartbeat_ns;      /* period of ours */
@@ -72,7 +77,12 @@ typedef struct {
     bt_hello hello;
     uint32_t running, waiting, blocks_free, slots_free; /* last heartbeat */
     uint32_t assigned;                                  /* requests of ours it works on */
-    uint64_t assigned_tokens; /* prompt tokens of those still in prefill */
+    uint64_t assigned_tokens; /* prompt tokens of those still in prefill, cached ones not counted */
+    double work_ns;           /* what computing them was predicted to take, … */
+    uint64_t work_since_ns;   /* … counted from here */
+    uint32_t queued_tokens;   /* last heartbeat, and when it came */
+    uint64_t context_tokens, told_ns;
+    bt_cost cost;
     uint64_t heard_ns;
 } bt_router_daemon;
 
@@ -86,11 +96,28 @@ typedef struct {
     char reason[BT_REASON_BYTES_MAX];
 } bt_router_pair;
 
+/* How attempts were begun. */
+typedef enum {
+    BT_DECIDED_PAIR,
+    BT_DECIDED_PREFILL_ONLY, /* one token left: no D */
+    BT_DECIDED_LOCAL,        /* D computes the prompt: cheaper */
+    BT_DECIDED_ALONE,        /* D computes the prompt: no pair is ready */
+    BT_DECIDED_RETARGET,
+    BT_DECIDED_COUNT
+} bt_router_decision;
+
 typedef struct {
     uint32_t requests;
     uint64_t accepted_total, finished_total, cancelled_total, failed_total, refused_total,
         retries_total;
     uint64_t tokens_total, stale_total, duplicate_tokens_total;
+    uint64_t decided_total[BT_DECIDED_COUNT];
+    /* First tokens of first attempts whose time was predicted; sums of both times and of their
+     * differences without sign. */
+    uint64_t predictions_total, predicted_ns_total, actual_ns_total, error_ns_total;
+    /* Prompt tokens that we believed cached, and that were, at daemons that said so. */
+    uint64_t believed_tokens_total, cached_tokens_total;
+    uint32_t prefix_entries;
 } bt_router_stats;
 
 size_t bt_router_core_bytes(const bt_router_config *config);
@@ -125,8 +152,10 @@ const bt_router_pair *bt_router_core_pair(const bt_router_core *core, uint32_t p
 /* Tokens, prompt and output, that the roomiest ready pair can take for a prompt of so many; 0: none
  * can. What it holds now does not count. */
 uint32_t bt_router_core_room(const bt_router_core *core, uint32_t prompt_tokens);
-/* At least one pair is ready / every pair of live daemons is decided. */
+/* At least one pair is ready, or none is needed (local_when_no_prefill) / one is ready / every pair
+ * of live daemons is decided. */
 bool bt_router_core_serving(const bt_router_core *core);
+bool bt_router_core_paired(const bt_router_core *core);
 bool bt_router_core_settled(const bt_router_core *core);
 void bt_router_core_stats(const bt_router_core *core, bt_router_stats *ret_stats);
 

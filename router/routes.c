@@ -4,6 +4,7 @@
 #include "common/base/parse.h"
 #include "router/fleet.h"
 #include "router/openai_json.h"
+#include "router/policies/policy.h"
 #include "router/shell_state.h"
 
 #include <ctype.h>
@@ -133,7 +134,7 @@ static void serve_fleet(bt_router *router, bt_http_exchange *exchange, const bt_
     (void)http;
     const bt_router_self self = {.name = router->options->name,
                                  .model = router->model_name,
-                                 .policy = router->options->policy,
+                                 .policy = bt_router_policies[router->options->policy]->name,
                                  .http = bt_http_server_address(router->http),
                                  .control = bt_link_server_endpoint(router->server),
                                  .incarnation = router->incarnation,

@@ -31,6 +31,36 @@ void bt_router_count_pairs(const bt_router_core *core, bt_pair_counts *ret_count
     }
 }
 
+static void open_choices(bt_router_series *series)
+{
+    static const char *const kinds[BT_DECIDED_COUNT] = {[BT_DECIDED_PAIR] = "pair",
+                                                        [BT_DECIDED_PREFILL_ONLY] = "prefill_only",
+                                                        [BT_DECIDED_LOCAL] = "local",
+                                                        [BT_DECIDED_ALONE] = "local_no_prefill",
+                                                        [BT_DECIDED_RETARGET] = "retarget"};
+    static const char *const sums[3] = {"predicted", "actual", "error"};
+    bt_metrics *m = series->metrics;
+    for (uint32_t i = 0; i < BT_DECIDED_COUNT; i++) {
+        const bt_label kind = {"kind", kinds[i]};
+        series->decided[i] = bt_metrics_counter(m, "baton_decisions_total",
+                                                "Attempts by where they went.", &kind, 1);
+    }
+    series->predictions = bt_metrics_counter(
+        m, "baton_ttft_predictions_total", "First tokens whose time had been predicted.", NULL, 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        const bt_label sum = {"sum", sums[i]};
+        series->prediction_seconds[i] = bt_metrics_gauge(
+            m, "baton_ttft_prediction_seconds",
+            "Sums over them: predicted, actual, difference without sign.", &sum, 1);
+    }
+    series->believed = bt_metrics_counter(m, "baton_prefix_believed_tokens_total",
+                                          "Prompt tokens that were thought to be cached.", NULL, 0);
+    series->cached = bt_metrics_counter(m, "baton_prefix_cached_tokens_total",
+                                        "Prompt tokens that daemons said were cached.", NULL, 0);
+    series->prefix_entries =
+        bt_metrics_gauge(m, "baton_prefix_entries", "Runs in the router's prefix index.", NULL, 0);
+}
+
 bt_status bt_router_series_open(bt_router_series *series, bt_err *err)
 {
     bt_status status = bt_metrics_create(SERIES_MAX, &series->metrics, err);
@@ -67,6 +97,7 @@ bt_status bt_router_series_open(bt_router_series *series, bt_err *err)
                              "Between two tokens of a request.", bt_buckets_seconds, NULL, 0);
     series->e2e = bt_metrics_histogram(m, "baton_request_seconds", "From accepted to finished.",
                                        bt_buckets_seconds, NULL, 0);
+    open_choices(series);
     series->text = malloc(bt_metrics_text_bytes_max(m));
     return series->text != NULL ? BT_OK : BT_FAIL(err, BT_ERR_NO_MEMORY, "metrics text");
 }
@@ -75,6 +106,19 @@ void bt_router_series_close(bt_router_series *series)
 {
     bt_metrics_destroy(series->metrics);
     free(series->text);
+}
+
+static void update_choices(bt_router_series *series, const bt_router_stats *stats)
+{
+    for (uint32_t i = 0; i < BT_DECIDED_COUNT; i++)
+        bt_counter_set(series->decided[i], stats->decided_total[i]);
+    bt_counter_set(series->predictions, stats->predictions_total);
+    bt_gauge_set(series->prediction_seconds[0], (double)stats->predicted_ns_total / 1e9);
+    bt_gauge_set(series->prediction_seconds[1], (double)stats->actual_ns_total / 1e9);
+    bt_gauge_set(series->prediction_seconds[2], (double)stats->error_ns_total / 1e9);
+    bt_counter_set(series->believed, stats->believed_tokens_total);
+    bt_counter_set(series->cached, stats->cached_tokens_total);
+    bt_gauge_set(series->prefix_entries, stats->prefix_entries);
 }
 
 static void update(bt_router_series *series, const bt_router_core *core, uint64_t malformed_total)
@@ -103,6 +147,7 @@ static void update(bt_router_series *series, const bt_router_core *core, uint64_
     bt_counter_set(series->stale, stats.stale_total);
     bt_counter_set(series->duplicates, stats.duplicate_tokens_total);
     bt_counter_set(series->malformed, malformed_total);
+    update_choices(series, &stats);
 }
 
 bt_status bt_router_series_write(bt_router_series *series, const bt_router_core *core,

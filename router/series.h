@@ -15,6 +15,8 @@ typedef struct {
     bt_counter *accepted, *finished, *cancelled, *failed, *refused, *retries, *tokens, *stale,
         *duplicates, *malformed;
     bt_counter *prompt_tokens;
+    bt_counter *decided[BT_DECIDED_COUNT], *predictions, *believed, *cached;
+    bt_gauge *prediction_seconds[3], *prefix_entries;
     bt_histogram *ttft, *itl, *e2e;
 } bt_router_series;
 

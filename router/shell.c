@@ -5,6 +5,7 @@
 #include "common/base/parse.h"
 #include "common/daemon/listen.h"
 #include "common/daemon/notify.h"
+#include "router/policies/policy.h"
 #include "router/shell_state.h"
 
 #include <inttypes.h>
@@ -291,7 +292,12 @@ static bt_status create_core(bt_router *router, bt_err *err)
 {
     const bt_router_options *o = router->options;
     const bt_model_config *model = bt_model_config_of(router->model);
-    bt_router_config config = {.policy = o->policy,
+    bt_router_config config = {.policy = bt_router_policies[o->policy]->name,
+                               .fingerprint = router->fingerprint,
+                               .prefix_entries = o->prefix_entries,
+                               .affinity_tokens = o->affinity_tokens,
+                               .local_prefill_max = o->local_prefill_max,
+                               .local_when_no_prefill = o->local_when_no_prefill,
                                .requests_max = o->requests_max,
                                .attempts_max = o->attempts_max,
                                .tokens_max = router->context.context_tokens_max,
@@ -393,7 +399,7 @@ bt_status bt_router_run(bt_router *router, bt_err *err)
     const char *address = bt_http_server_address(router->http),
                *control = bt_link_server_endpoint(router->server);
     bt_log_info(NULL, "http://%s, control %s, model %s, policy %s", address, control,
-                router->model_name, router->options->policy);
+                router->model_name, bt_router_policies[router->options->policy]->name);
     bt_notify(
         "READY=1\nX_BATON_URL=http://%s\nX_BATON_CONTROL=%s\nX_BATON_METRICS=http://%s/metrics",
         address, control, address);

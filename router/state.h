@@ -1,6 +1,7 @@
-/* state.h - the router core's memory, shared by its two halves. Private to router/.
+/* state.h - the router core's memory, shared by its parts. Private to router/.
  *
  * core.c       daemons, pairs, time, the entry points.
+ * choose.c     where an attempt goes: pairs, caches, policy, prompts that D computes.
  * attempts.c   requests: submit, attempts, commits, the one ending.
  * Requests are found by id and by user through chained hash tables of indexes. */
 #ifndef BT_ROUTER_STATE_H
@@ -9,6 +10,7 @@
 #include "common/base/arena.h"
 #include "router/core.h"
 #include "router/policies/policy.h"
+#include "router/prefix_index.h"
 
 #define BT_ROUTER_NONE UINT32_MAX
 #define BT_ROUTER_GAP_MAX 32u /* tokens held beyond a gap; one further fails the attempt */
@@ -24,6 +26,8 @@ typedef struct {
     bool first_seen; /* a token of this attempt came */
     bool usage_seen;
     bool p_counted; /* in its P's `assigned` */
+    bool local;     /* D computes the prompt of this attempt: no P */
+    bool no_local;  /* an attempt of that kind failed: prefer pairs */
     bool ignore_eos;
     bt_request_id id;
     uint64_t user;
@@ -40,7 +44,16 @@ typedef struct {
     uint32_t waits;           /* since the last commit */
     uint32_t prefill, decode; /* NONE where the attempt has none */
     uint64_t p_incarnation, d_incarnation;
-    uint64_t p_tokens; /* counted in the P's assigned_tokens */
+    uint32_t p_tokens; /* counted in assigned_tokens of who computes the prompt … */
+    double work_ns;    /* … and in its work_ns */
+    uint64_t started_ns;
+    double predicted_ns; /* to the first token, by the first attempt; 0 = not known */
+    /* Names of the prompt's whole runs, committed tokens included, and what we believed cached. */
+    bt_prefix_name *names; /* [tokens_max / 64] */
+    uint32_t name_count;
+    bt_sha256 chain; /* the last name in full */
+    uint32_t p_believed, d_believed;
+    uint64_t believed_when;
     uint64_t deadline_ns;
     uint64_t give_up_ns;                    /* waits > 0: when to fail */
     uint64_t avoid[BT_ROUTER_DAEMON_WORDS]; /* daemons that failed an attempt of this request */
@@ -60,7 +73,9 @@ struct bt_router_core {
     bt_router_config config;
     bt_router_io io;
     const bt_router_policy *policy;
-    uint64_t policy_turn;
+    bt_router_policy_state policy_state;
+    bt_prefix_index *index; /* NULL if nothing reads it */
+    bool wants_names;
     uint64_t deadline_ns; /* not later than any timer; exact after a tick */
     uint64_t heartbeat_next_ns, renew_next_ns;
     bt_router_stats stats;
@@ -81,6 +96,54 @@ struct bt_router_core {
 bt_router_pair *bt_router_pair_at(bt_router_core *core, uint32_t prefill, uint32_t decode);
 /* Tokens a daemon's pool and context hold at most; UINT32_MAX if it does not say. */
 uint32_t bt_router_daemon_capacity(const bt_router_daemon *daemon);
+
+/* -- choose.c ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    bt_router_choice choice; /* prefill NONE: D computes the prompt */
+    bt_router_decision kind;
+    double ttft_ns; /* predicted; 0 = not known */
+    double work_ns; /* of computing the prompt */
+} bt_router_plan;
+
+/* What is not asked of a pair. */
+typedef struct {
+    bool any_daemon; /* those that failed the request too */
+    bool any_minor, any_size;
+} bt_router_terms;
+
+static inline bool bt_router_avoided(const bt_router_entry *r, uint32_t daemon)
+{
+    return r->avoid[daemon / 64] >> daemon % 64 & 1;
+}
+
+/* The prompt's logprobs are with the client, if it wants them; no token is committed before. */
+static inline bool bt_router_scores_complete(const bt_router_entry *r)
+{
+    return !r->score || r->scored + 1 >= r->prompt_count;
+}
+
+/* Of the protocol, that the daemons of this request must speak at least. */
+static inline uint32_t bt_router_minor(const bt_router_entry *r)
+{
+    uint32_t minor = bt_sampling_minor(&r->sampling);
+    return r->score && minor < 1 ? 1 : minor;
+}
+
+/* False if nobody may take it. fixed_prefill: a Retarget of its KV; else NONE. */
+bool bt_router_choose(bt_router_core *core, const bt_router_entry *r, uint32_t fixed_prefill,
+                      bt_router_terms terms, uint64_t now_ns, bt_router_plan *ret_plan);
+/* Whether anybody may; asks no policy. */
+bool bt_router_choosable(bt_router_core *core, const bt_router_entry *r, bt_router_terms terms);
+/* True if decode daemons may compute all prompts now, since no pair is ready. */
+bool bt_router_alone(const bt_router_core *core);
+/* Names of prompt and committed tokens, before bt_router_choose. */
+void bt_router_names_update(bt_router_core *core, bt_router_entry *r);
+void bt_router_believe(bt_router_core *core, bt_router_entry *r, const bt_router_choice *choice);
+/* What the daemons of this attempt say of their caches. */
+void bt_router_learn_prefill(bt_router_core *core, const bt_router_entry *r,
+                             uint32_t cached_tokens);
+void bt_router_learn_decode(bt_router_core *core, const bt_router_entry *r, uint32_t cached_tokens);
 
 /* -- attempts.c -------------------------------------------------------------------------------- */
 

@@ -43,6 +43,12 @@
 #define BT_MUTATE_COMMITTED false
 #endif
 
+#ifdef BT_MUTATE_LOCAL_PUBLISH
+#define BT_MUTATE_LOCAL true
+#else
+#define BT_MUTATE_LOCAL false
+#endif
+
 /* True: a message is taken for the grant in its slot without comparing fences. */
 static inline bool bt_mutate_no_fence_check(void)
 {
@@ -71,6 +77,12 @@ static inline bool bt_mutate_no_generation_check(void)
 static inline bool bt_mutate_early_publish(void)
 {
     return BT_MUTATE_PUBLISH;
+}
+
+/* True: D lets other prompts find the blocks of a local prompt before it has computed them (H2). */
+static inline bool bt_mutate_local_publish(void)
+{
+    return BT_MUTATE_LOCAL;
 }
 
 /* True: a put that failed counts as one that cannot land any more (H1). */

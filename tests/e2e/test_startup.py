@@ -98,7 +98,7 @@ def test_wrong_configuration(role, tmp_path):
 
 
 def test_wrong_values():
-    assert "no policy 'fair'" in complaint("router", *settings("router", policy="fair"), code=3)
+    assert "'fair' is none of least_loaded, round_robin" in complaint("router", *settings("router", policy="fair"), code=3)
     assert "'here' is not ADDRESS:PORT" in complaint("router", *settings("router", http_listen="here"), code=3)
     for role in ("prefill", "decode"):
         assert "16, 32 or 64, not 17" in complaint(role, *settings(role, block_size=17), code=3)
@@ -314,7 +314,7 @@ def test_role_by_key(tmp_path):
     (["--set", "decode.kv_dtype=f33"], "'f33' is none of auto, f32, bf16, fp8, int8"),
     (["--set", "prefill.block_size=17"], "block_size is 16, 32 or 64, not 17"),
     (["--set", "prefill.wire=zip"], "'zip' is none of"),
-    (["--policy", "fair"], "no policy 'fair'"),
+    (["--policy", "fair"], "'fair' is none of least_loaded"),
     (["--set", "decode.no_such_key=1"], "unknown key 'no_such_key'"),
     (["--set", "router.requests=0"], "requests"),
     (["--model", "/nonexistent"], "/nonexistent"),

@@ -118,6 +118,7 @@ static inline void random_hello(bt_random_msg *r, bt_hello *h)
     random_fill(r, &h->process_host, sizeof(h->process_host));
     random_fill(r, &h->process_start, sizeof(h->process_start));
     h->process_pid = random_below(r, 4194304);
+    h->chunk_tokens = random_below(r, 4096);
 }
 
 /* From -range to range in steps that a float holds. */
@@ -257,6 +258,7 @@ static inline void random_answer(bt_random_msg *r, bt_msg *m)
         m->first_token.finish = m->first_token.final ? BT_FINISH_STOP : BT_FINISH_NONE;
         m->first_token.cached_tokens = random_below(r, 1000);
         break;
+    case BT_MSG_ACCEPTED: m->accepted.cached_tokens = random_below(r, 1000); break;
     case BT_MSG_REFUSED:
         m->refused.reason = (bt_refuse_reason)(1 + random_below(r, BT_REFUSE_COUNT - 1));
         m->refused.retry = random_below(r, 2);
@@ -304,6 +306,10 @@ static inline const bt_msg *random_msg(bt_random_msg *r, bt_msg_kind kind)
         m->heartbeat.blocks_free = random_below(r, 100000);
         m->heartbeat.slots_free = random_below(r, 100);
         m->heartbeat.draining = random_below(r, 2);
+        m->heartbeat.queued_tokens = random_below(r, 1000000);
+        m->heartbeat.context_tokens = random_u64(r) >> 24;
+        m->heartbeat.cost = (bt_cost){(float)random_below(r, 1u << 30),
+                                      (float)random_below(r, 1u << 20) / 16, 0.125f};
         break;
     case BT_MSG_PAIR:
     case BT_MSG_UNPAIR:
@@ -312,7 +318,11 @@ static inline const bt_msg *random_msg(bt_random_msg *r, bt_msg_kind kind)
     case BT_MSG_PAIR_ACCEPT:
     case BT_MSG_PAIR_REFUSE: random_pairing(r, m); break;
     case BT_MSG_PREFILL: random_work(r, &m->prefill, false); break;
-    case BT_MSG_RESERVE: random_work(r, &m->reserve, true); break;
+    case BT_MSG_RESERVE:
+        random_work(r, &m->reserve, true);
+        m->reserve.local = random_below(r, 2);
+        if (m->reserve.local) m->fence.p_incarnation = 0;
+        break;
     default: random_answer(r, m); break;
     }
     return m;

@@ -123,6 +123,8 @@ static void start_decode(sim_node *node)
                                .eos_count = 1,
                                .seqs_max = 8,
                                .batch_seqs_max = 8,
+                               .batch_tokens_max = w->sc.batch_tokens,
+                               .local_chunk = w->sc.local_chunk,
                                .slot_count = SIM_SLOTS,
                                .cell_count = SIM_CELLS,
                                .cell_bytes = cell_bytes(w),
@@ -163,6 +165,8 @@ void node_hello(sim_node *node)
     hello->vocab = SIM_VOCAB;
     hello->tp_size = 1;
     hello->ucx_major = 1;
+    hello->chunk_tokens =
+        node->role == BT_ROLE_PREFILL ? node->world->sc.batch_tokens : node->world->sc.local_chunk;
     snprintf(hello->pair_endpoint, sizeof(hello->pair_endpoint), "tcp://127.0.0.1:%u",
              1000 + node->index);
     net_send(node->world, node->index, SIM_ROUTER, false, &msg);
@@ -239,6 +243,12 @@ static void pair(world *w, uint32_t p, uint32_t d)
         }
         return;
     }
+    /* PAIR came twice before the first was followed: a shell has one pairing with each peer. */
+    if (decode->peer[p].up && decode->peer[p].incarnation == prefill->incarnation &&
+        prefill->peer[d].up && prefill->peer[d].incarnation == decode->incarnation) {
+        prefill->peer[d].reported = false;
+        return;
+    }
     if (decode->peer[p].up && decode->peer[p].incarnation != prefill->incarnation)
         tell_dead(w, p, decode->peer[p].incarnation);
     if (decode->peer[p].up) bt_decode_core_peer_lost(decode->decode, p, w->now_ns);
@@ -303,18 +313,9 @@ static void heartbeat(sim_node *node)
     msg.heartbeat.incarnation = node->incarnation;
     msg.heartbeat.draining = node->draining;
     if (node->role == BT_ROLE_PREFILL) {
-        bt_prefill_stats stats;
-        bt_prefill_core_stats(node->prefill, &stats);
-        msg.heartbeat.running = stats.running;
-        msg.heartbeat.waiting = stats.waiting;
-        msg.heartbeat.blocks_free = stats.blocks_free + stats.blocks_cached;
+        bt_prefill_core_heartbeat(node->prefill, &msg);
     } else {
-        bt_decode_stats stats;
-        bt_decode_core_stats(node->decode, &stats);
-        msg.heartbeat.running = stats.running;
-        msg.heartbeat.waiting = stats.waiting;
-        msg.heartbeat.blocks_free = stats.blocks_free + stats.blocks_cached;
-        msg.heartbeat.slots_free = stats.slots_free;
+        bt_decode_core_heartbeat(node->decode, &msg);
     }
     net_send(w, node->index, SIM_ROUTER, false, &msg);
     const bt_router_daemon *daemon = bt_router_core_daemon(w->router, node->index);
@@ -540,6 +541,10 @@ void router_start(world *w)
                                .daemon_timeout_ns = 2 * SEC,
                                .renew_ns = 1 * SEC,
                                .retry_wait_ns = w->sc.slow_engine ? 60 * SEC : 10 * SEC,
+                               .prefix_entries = 64,
+                               .affinity_tokens = 256,
+                               .local_prefill_max = w->sc.local_max,
+                               .local_when_no_prefill = w->sc.local_alone,
                                .eos_ids = {SIM_EOS},
                                .eos_count = 1};
     bt_router_io io = {w, io_send, io_token, io_ended, io_prompt_logprobs};

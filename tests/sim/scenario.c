@@ -2,6 +2,7 @@
  *
  * A fifth of the seeds is undisturbed (everything must then finish); the others draw one or several
  * kinds of fault. */
+#include "router/policies/policy.h"
 #include "tests/sim/world.h"
 
 #include <stdio.h>
@@ -163,10 +164,15 @@ void scenario_draw(world *w, uint64_t seed)
     if (s->d_blocks > SIM_POOL_MAX) s->d_blocks = SIM_POOL_MAX;
     s->cell_runs = 1 + (uint32_t)world_random(w, SIM_CELL_RUNS_MAX);
     s->batch_tokens = 64u << world_random(w, 3);
-    s->policy = world_random(w, 2) ? "round_robin" : "least_loaded";
+    s->policy = bt_router_policies[world_random(w, bt_router_policy_count)]->name;
     draw_faults(w);
     /* Prompts that take longer than a lease: only its renewal keeps the grant. */
     s->slow_engine = world_random(w, scenario_undisturbed(s) ? 3 : 8) == 0 && !s->tight;
+    /* Half of the worlds let D compute prompts: of a part of them, or of any while no P is up. */
+    s->local_chunk = world_random(w, 2) ? 16u << world_random(w, 3) : 0;
+    if (s->local_chunk > s->batch_tokens) s->local_chunk = s->batch_tokens;
+    s->local_max = world_random(w, 4) ? 40u << world_random(w, 4) : 0;
+    s->local_alone = world_random(w, 2);
     for (uint32_t i = 0; i < s->requests; i++) draw_request(w, i);
     draw_events(w);
 }
@@ -186,9 +192,12 @@ bool scenario_undisturbed(const scenario *s)
 void scenario_print(const world *w)
 {
     const scenario *s = &w->sc;
-    printf("seed %llu: %uP %uD, %u requests, blocks %u x %u / %u x %u, cells of %u runs, %s\n",
+    printf("seed %llu: %uP %uD, %u requests, blocks %u x %u / %u x %u, cells of %u runs, %s, local "
+           "%u of "
+           "%u%s\n",
            (unsigned long long)w->seed, s->prefills, s->decodes, s->requests, s->p_blocks,
-           s->p_block_tokens, s->d_blocks, s->d_block_tokens, s->cell_runs, s->policy);
+           s->p_block_tokens, s->d_blocks, s->d_block_tokens, s->cell_runs, s->policy,
+           s->local_chunk, s->local_max, s->local_alone ? ", also alone" : "");
     printf("faults: loss %u duplicate %u reorder %u corrupt %u slow %u late puts %u broken puts %u "
            "again %u engine %u logits %u (per 10,000); crashes %u freezes %u cancels %u drains %u "
            "router "

@@ -49,6 +49,13 @@ static const char *const corner_names[CORNER_COUNT] = {
     [CORNER_SCORES_LOST] = "a FirstToken came before all logprobs of the prompt",
     [CORNER_SCORES_AGAIN] = "logprobs of the prompt came again",
     [CORNER_AGAIN] = "the engine or the lane said AGAIN",
+    [CORNER_LOCAL] = "a prompt that D computed itself was accepted",
+    [CORNER_LOCAL_CHUNKS] = "… in several chunks",
+    [CORNER_LOCAL_CACHED] = "… of which D had a part",
+    [CORNER_LOCAL_CANCELLED] = "… cancelled while D computed it",
+    [CORNER_LOCAL_RETRIED] = "an attempt through P followed one without",
+    [CORNER_LOCAL_CONTINUED] = "… and without P followed one through P (H5)",
+    [CORNER_LOCAL_ALONE] = "D computed a prompt, no P being up",
 };
 /* clang-format on */
 
@@ -90,6 +97,14 @@ static void sent_by_decode(world *w, uint32_t from, uint32_t to, const bt_msg *m
     uint32_t *retargeted = &w->retargeted[request];
     if (msg->kind == BT_MSG_REFUSED && msg->refused.retry) *pushed = msg->fence.attempt;
     if (to != SIM_ROUTER) return;
+    bool local = msg->fence.p_incarnation == 0;
+    if (msg->kind == BT_MSG_ACCEPTED && local) {
+        uint32_t cached = msg->accepted.cached_tokens;
+        tally_corner(w, CORNER_LOCAL);
+        if (cached > 0) tally_corner(w, CORNER_LOCAL_CACHED);
+        if (w->requests[request].prompt_count - cached > w->sc.local_chunk)
+            tally_corner(w, CORNER_LOCAL_CHUNKS);
+    }
     if (msg->kind == BT_MSG_ACCEPTED && *pushed == msg->fence.attempt)
         tally_corner(w, CORNER_PUSHED_AGAIN);
     if (msg->kind == BT_MSG_ACCEPTED && *retargeted == msg->fence.attempt)
@@ -115,8 +130,23 @@ static void refused(world *w, const bt_msg *msg)
     if (strstr(msg->refused.text, "heartbeats") != NULL) tally_corner(w, CORNER_ROUTER_SILENT);
 }
 
+/* A Prefill, or a Reserve of either kind. */
+static void sent_attempt(world *w, const bt_msg *msg)
+{
+    int request = request_of(w, &msg->fence);
+    if (request < 0) return;
+    bool *was_local = &w->was_local[request];
+    bool local = msg->kind == BT_MSG_RESERVE && msg->reserve.local;
+    bool first = msg->fence.attempt == 1;
+    if (!first && *was_local && !local) tally_corner(w, CORNER_LOCAL_RETRIED);
+    if (!first && !*was_local && local) tally_corner(w, CORNER_LOCAL_CONTINUED);
+    if (local && !bt_router_core_paired(w->router)) tally_corner(w, CORNER_LOCAL_ALONE);
+    *was_local = local;
+}
+
 static void sent_by_router(world *w, const bt_msg *msg)
 {
+    if (msg->kind == BT_MSG_PREFILL || msg->kind == BT_MSG_RESERVE) sent_attempt(w, msg);
     if (msg->kind == BT_MSG_PREFILL && msg->prefill.base > 0) {
         tally_corner(w, CORNER_CONTINUED);
         if (bt_sampling_needs_history(&msg->prefill.sampling))
@@ -150,6 +180,8 @@ void tally_delivered(world *w, const sim_node *node, const bt_msg *msg)
     uint32_t *reached = &w->reached[request][node->index];
     switch (msg->kind) {
     case BT_MSG_CANCEL:
+        if (of_router && msg->fence.p_incarnation == 0 && w->requests[request].got_count == 0)
+            tally_corner(w, CORNER_LOCAL_CANCELLED);
         if (of_router && msg->fence.attempt > *cancelled) *cancelled = msg->fence.attempt;
         break;
     case BT_MSG_PREFILL:

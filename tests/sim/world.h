@@ -60,8 +60,10 @@ typedef struct {
     bool tight;         /* short prompts, long outputs, a pool of D that they outgrow */
     uint32_t late_puts; /* per 10,000 puts: lands and completes seconds later */
     uint32_t
-        broken_puts;  /* per 10,000 puts: is said to have failed, and lands all the same, later */
-    uint64_t calm_ns; /* no new fault after this time */
+        broken_puts; /* per 10,000 puts: is said to have failed, and lands all the same, later */
+    uint32_t local_chunk, local_max; /* prompts that D computes: of a batch; at most. 0 = none */
+    bool local_alone;                /* D computes all prompts while no pair is ready */
+    uint64_t calm_ns;                /* no new fault after this time */
 } scenario;
 
 void scenario_draw(world *w, uint64_t seed);
@@ -224,6 +226,13 @@ typedef enum {
     CORNER_SCORES_LOST,
     CORNER_SCORES_AGAIN,
     CORNER_AGAIN,
+    CORNER_LOCAL,
+    CORNER_LOCAL_CHUNKS,
+    CORNER_LOCAL_CACHED,
+    CORNER_LOCAL_CANCELLED,
+    CORNER_LOCAL_RETRIED,
+    CORNER_LOCAL_CONTINUED,
+    CORNER_LOCAL_ALONE,
     CORNER_COUNT
 } sim_corner;
 
@@ -266,6 +275,7 @@ struct world {
     uint32_t cancelled[SIM_REQUESTS_MAX][SIM_NODES_MAX];
     uint32_t pushed_again[SIM_REQUESTS_MAX][SIM_NODES_MAX]; /* the attempt that was */
     uint32_t retargeted[SIM_REQUESTS_MAX];
+    bool was_local[SIM_REQUESTS_MAX]; /* the last attempt was */
     sim_tally tally;
     /* what checkers count */
     uint64_t quarantines, refused_digests, retries, landed, stale;

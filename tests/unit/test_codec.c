@@ -395,6 +395,13 @@ static void ranges(void **state)
     BAD(PREFILL, m->fence.p_incarnation = 0, "p_incarnation");
     BAD(RESERVE, m->fence.d_incarnation = 0, "d_incarnation");
     BAD(RESERVE, m->reserve.no_reserve = true, "no_reserve");
+    BAD(PREFILL, m->prefill.local = true, "local");
+    BAD(RESERVE, (m->reserve.local = true, m->fence.p_incarnation = 1), "fence.p_incarnation");
+    BAD(RESERVE, (m->reserve.local = false, m->fence.p_incarnation = 0), "fence.p_incarnation");
+    BAD(ACCEPTED, m->accepted.cached_tokens = BT_CONTEXT_TOKENS_MAX + 1, "cached_tokens");
+    BAD(HEARTBEAT, m->heartbeat.cost.token_ns = -1, "cost");
+    BAD(HEARTBEAT, m->heartbeat.context_tokens = UINT64_MAX, "context_tokens");
+    BAD(HELLO, m->hello.chunk_tokens = BT_CONTEXT_TOKENS_MAX + 1, "chunk_tokens");
     BAD(TOKENS, m->tokens.token_count = 0, "tokens");
     BAD(TOKENS, r->outputs[0].logprob = INFINITY, "tokens");
     BAD(TOKENS, r->outputs[0].logprob = 1, "tokens");

@@ -1,7 +1,8 @@
 /* The router core against scripted daemons: every row of table R, retries, deaths, admission, and
  * the suite that every policy of the registry must pass. */
 #include "router/core.h"
-#include "router/policies/policy.h"
+#include "router/policies/predict.h"
+#include "router/prefix_index.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -1314,38 +1315,147 @@ static void foreign_messages(void **state)
 
 /* -- policies ------------------------------------------------------------------------------------ */
 
+/* Two prefill and two decode daemons, all pairs; costs of a token differ tenfold if uneven. */
+typedef struct {
+    bt_router_daemon daemons[4];
+    bt_router_choice choices[4];
+    bt_router_view view;
+    bt_router_policy_state state;
+} policy_fixture;
+
+static void policy_open(policy_fixture *f)
+{
+    *f = (policy_fixture){0};
+    for (uint32_t i = 0; i < 4; i++)
+        f->choices[i] = (bt_router_choice){.prefill = i / 2, .decode = 2 + i % 2};
+    f->view = (bt_router_view){.daemons = f->daemons,
+                               .choices = f->choices,
+                               .choice_count = 4,
+                               .prompt_tokens = 100,
+                               .affinity_tokens = 1000,
+                               .now_ns = 5000 * MS};
+    bt_rng_init(&f->state.rng, 1);
+}
+
+static uint32_t pick(policy_fixture *f, const bt_router_policy *policy)
+{
+    uint32_t choice = policy->choose(&f->view, &f->state);
+    assert_in_range(choice, 0, f->view.choice_count - 1);
+    return choice;
+}
+
+/* Every row of the registry. */
 static void policy_suite(void **state)
 {
     (void)state;
     assert_ptr_equal(bt_router_policy_find(NULL), bt_router_policies[0]);
     assert_null(bt_router_policy_find("no_such_policy"));
+    assert_null(bt_router_policy_choices[bt_router_policy_count]);
     for (uint32_t i = 0; i < bt_router_policy_count; i++) {
         const bt_router_policy *policy = bt_router_policies[i];
         assert_ptr_equal(bt_router_policy_find(policy->name), policy);
-        bt_router_daemon daemons[4] = {0};
-        bt_router_choice choices[4] = {{0, 2}, {0, 3}, {1, 2}, {1, 3}};
-        bt_router_view view = {.daemons = daemons, .choices = choices, .prompt_tokens = 9};
-        uint32_t picked[4] = {0};
-        uint64_t turn = 0;
-        for (view.choice_count = 1; view.choice_count <= 4; view.choice_count++)
-            assert_in_range(policy->choose(&view, &turn), 0, view.choice_count - 1);
-        view.choice_count = 4;
-        for (uint32_t k = 0; k < 400; k++) picked[policy->choose(&view, &turn)]++;
+        assert_string_equal(bt_router_policy_choices[i], policy->name);
+        policy_fixture f, again;
+        policy_open(&f);
+        for (f.view.choice_count = 1; f.view.choice_count < 4; f.view.choice_count++)
+            (void)pick(&f, policy);
+        f.view.choice_count = 4;
         /* Equal daemons get equal shares. */
-        for (uint32_t k = 0; k < 4; k++) assert_in_range(picked[k], 90, 110);
+        uint32_t picked[4] = {0};
+        for (uint32_t k = 0; k < 4000; k++) picked[pick(&f, policy)]++;
+        for (uint32_t k = 0; k < 4; k++) assert_in_range(picked[k], 900, 1100);
+        /* The same state and view give the same answers. */
+        policy_open(&f);
+        policy_open(&again);
+        for (uint32_t k = 0; k < 100; k++) assert_int_equal(pick(&f, policy), pick(&again, policy));
     }
 }
 
 static void least_loaded(void **state)
 {
     (void)state;
-    bt_router_daemon daemons[4] = {0};
-    bt_router_choice choices[4] = {{0, 2}, {0, 3}, {1, 2}, {1, 3}};
-    bt_router_view view = {.daemons = daemons, .choices = choices, .choice_count = 4};
-    daemons[0].assigned_tokens = 1000;
-    daemons[3].running = 5;
-    uint64_t turn = 0;
-    for (int i = 0; i < 8; i++) assert_int_equal(bt_router_least_loaded.choose(&view, &turn), 2);
+    policy_fixture f;
+    policy_open(&f);
+    f.daemons[0].assigned_tokens = 1000;
+    f.daemons[3].running = 5;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, &bt_router_least_loaded), 2);
+}
+
+/* Of two daemons of a role the two drawn are both: never the busier. Of three the busiest never. */
+static void power_of_two(void **state)
+{
+    (void)state;
+    policy_fixture f;
+    policy_open(&f);
+    f.daemons[0].queued_tokens = 1000; /* as another router sent them */
+    f.daemons[3].running = 5;
+    for (int i = 0; i < 50; i++) assert_int_equal(pick(&f, &bt_router_power_of_two), 2);
+    policy_open(&f);
+    for (uint32_t i = 0; i < 3; i++) f.choices[i] = (bt_router_choice){.prefill = i, .decode = 3};
+    f.view.choice_count = 3;
+    f.daemons[0].assigned_tokens = 10;
+    f.daemons[1].assigned_tokens = 20;
+    f.daemons[2].assigned_tokens = 30;
+    uint32_t picked[3] = {0};
+    for (int i = 0; i < 3000; i++) picked[pick(&f, &bt_router_power_of_two)]++;
+    assert_in_range(picked[0], 1900, 2100); /* wins two of the three pairs that may be drawn */
+    assert_in_range(picked[1], 900, 1100);
+    assert_int_equal(picked[2], 0);
+}
+
+static void prefix_affinity(void **state)
+{
+    (void)state;
+    policy_fixture f;
+    policy_open(&f);
+    f.choices[2].p_cached = f.choices[3].p_cached = 64;
+    f.choices[1].d_cached = f.choices[3].d_cached = 64;
+    f.choices[0].d_cached = 6400; /* saves a transfer, but P's cache saves computing */
+    f.daemons[1].assigned_tokens = 1000;
+    f.daemons[3].running = 8;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, &bt_router_prefix_affinity), 3);
+    /* Beyond the bound affinity gives way: of P, and of D. */
+    f.daemons[3].running = 9;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, &bt_router_prefix_affinity), 2);
+    f.daemons[1].assigned_tokens = 1001;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, &bt_router_prefix_affinity), 0);
+}
+
+static void predicted_ttft(void **state)
+{
+    (void)state;
+    const bt_router_policy *policy = &bt_router_predicted_ttft;
+    policy_fixture f;
+    policy_open(&f);
+    for (uint32_t i = 0; i < 4; i++) {
+        f.daemons[i].cost = (bt_cost){1000000, 100000, 0};
+        f.daemons[i].hello.chunk_tokens = 512;
+    }
+    /* P0 is ten times slower, but nothing waits there: 101 ms against 11 + 200 of the queue. */
+    f.daemons[0].cost.token_ns = 1000000;
+    f.daemons[1].work_ns = 200e6;
+    f.daemons[1].work_since_ns = f.view.now_ns;
+    f.daemons[1].assigned_tokens = 2000;
+    f.daemons[3].running = 50;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, policy), 0);
+    /* What was sent 150 ms ago is mostly done. */
+    f.daemons[1].work_since_ns = f.view.now_ns - 150 * MS;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, policy), 2);
+    /* P0 holds most of the prompt: 5 ms. */
+    f.choices[0].p_cached = f.choices[1].p_cached = 96;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, policy), 0);
+    /* … and another router's work is in its way, told just now. */
+    f.daemons[0].queued_tokens = 100;
+    f.daemons[0].told_ns = f.view.now_ns;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, policy), 2);
+    /* A slow link counts like a slow P. */
+    f.choices[2].handoff_ns = 90e6;
+    for (int i = 0; i < 8; i++) assert_int_equal(pick(&f, policy), 3);
+    /* One that is not measured counts as the mean of the others; the prediction is exact. */
+    f.daemons[0].cost = (bt_cost){0};
+    f.daemons[0].queued_tokens = 0;
+    double ns = bt_predict_ttft_ns(&f.view, &f.choices[0]);
+    assert_true(ns > 1.39e6 && ns < 1.41e6);
 }
 
 /* A fleet under each policy: every request ends, and both daemons of a role get work. */
@@ -1465,6 +1575,9 @@ int main(void)
         cmocka_unit_test(foreign_messages),
         cmocka_unit_test(policy_suite),
         cmocka_unit_test(least_loaded),
+        cmocka_unit_test(power_of_two),
+        cmocka_unit_test(prefix_affinity),
+        cmocka_unit_test(predicted_ttft),
         cmocka_unit_test(policies_in_the_core),
         cmocka_unit_test(room_of_the_fleet),
         cmocka_unit_test(reserved_places),
