@@ -108,7 +108,10 @@ bool bt_tpl_get_slice(bt_tpl_run *run, bt_tpl_value owner, const bt_tpl_value pa
     if (sliceable && bt_tpl_length(owner, &length) &&
         !slice_range(run, parts, length, &range, &valid))
         return false;
-    if (!valid) return bt_tpl_undefined_member(run, owner, BT_TPL_V_NONE, ret);
+    /* Unlike other subscripts, Jinja leaves slices to Python, which raises. */
+    if (!sliceable)
+        return BT_TPL_RAISE(run, "'%s' object cannot be sliced", bt_tpl_type_name(owner));
+    if (!valid) return BT_TPL_RAISE(run, "slice indices must be integers or None");
     if (owner.type == BT_TPL_STR) return slice_str(run, owner.str, &range, ret);
     if (owner.type == BT_TPL_RANGE) return slice_of_range(run, owner.range, &range, ret);
     return slice_items(run, owner.list, owner.type, &range, ret);
@@ -262,7 +265,9 @@ bool bt_tpl_get_attr(bt_tpl_run *run, bt_tpl_value owner, const bt_tpl_str *name
 {
     bool found;
     bt_tpl_value key = BT_TPL_V_STR((bt_tpl_str *)(uintptr_t)name);
-    if (owner.type == BT_TPL_UNDEFINED) return bt_tpl_undefined_fail(run, owner);
+    /* Python finds these two on its Undefined itself, and the sandbox hides them. */
+    bool private = bt_tpl_is_text(key, "__class__") || bt_tpl_is_text(key, "__len__");
+    if (owner.type == BT_TPL_UNDEFINED && !private) return bt_tpl_undefined_fail(run, owner);
     if (!own_attr(run, owner, name, ret, &found)) return false;
     if (!found && !own_item(run, owner, key, ret, &found)) return false;
     return found || bt_tpl_undefined_member(run, owner, key, ret);

@@ -42,7 +42,7 @@ typedef enum {
     BT_TPL_N_CALLBLOCK,   /* a is the CALL; params, body */
     BT_TPL_N_FILTERBLOCK, /* a (filters), body */
     BT_TPL_N_WITH,        /* params (names and values), body */
-    BT_TPL_N_SCOPE,       /* body, whose names stay inside: {% generation %} */
+    BT_TPL_N_GENERATION,  /* params (none), body */
     BT_TPL_N_BREAK,
     BT_TPL_N_CONTINUE
 } bt_tpl_kind;

@@ -341,12 +341,12 @@ static bool exec_with(bt_tpl_run *run, const bt_tpl_node *node)
     return fine;
 }
 
-static bool exec_scope(bt_tpl_run *run, const bt_tpl_node *node)
+static bool exec_generation(bt_tpl_run *run, const bt_tpl_node *node)
 {
-    if (!bt_tpl_scope_push(run)) return false;
-    bool fine = bt_tpl_exec(run, &node->body);
-    bt_tpl_scope_pop(run);
-    return fine;
+    static const bt_tpl_args none = {0};
+    bt_tpl_value body, value;
+    return make_macro(run, node, &body) && bt_tpl_macro_call(run, body.macro, &none, &value) &&
+           bt_tpl_print(run, run->out, value);
 }
 
 static bool exec_print(bt_tpl_run *run, const bt_tpl_node *node)
@@ -373,7 +373,7 @@ static bool exec_node(bt_tpl_run *run, const bt_tpl_node *node)
     case BT_TPL_N_CALLBLOCK: return exec_call_block(run, node);
     case BT_TPL_N_FILTERBLOCK: return exec_filter_block(run, node);
     case BT_TPL_N_WITH: return exec_with(run, node);
-    case BT_TPL_N_SCOPE: return exec_scope(run, node);
+    case BT_TPL_N_GENERATION: return exec_generation(run, node);
     case BT_TPL_N_BREAK: run->flow = BT_TPL_BREAK; return true;
     case BT_TPL_N_CONTINUE: run->flow = BT_TPL_CONTINUE; return true;
     default: return BT_TPL_RAISE(run, "an expression is no statement");

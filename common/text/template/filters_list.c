@@ -140,19 +140,29 @@ static bool several_keys(bt_tpl_run *run, const bt_tpl_str *paths, bool ignore_c
     return bt_tpl_items_done(run, &keys, BT_TPL_LIST, ret_key);
 }
 
+static bool list_of_one(bt_tpl_run *run, bt_tpl_value item, bt_tpl_value *ret)
+{
+    bt_tpl_list *list;
+    if (!bt_tpl_list_new(run, 1, &list)) return false;
+    list->items[list->count++] = item;
+    return bt_tpl_list_value(run, list, BT_TPL_LIST, ret);
+}
+
 BT_TPL_NATIVE(do_sort)
 {
     bt_tpl_list *list;
     keyed *items;
     bool reverse = bt_tpl_true(args[0]), ignore_case = !bt_tpl_true(args[1]);
+    bool paths = args[2].type == BT_TPL_STR;
     bt_tpl_getter getter = {.attribute = args[2], .ignore_case = ignore_case};
-    bool several =
-        args[2].type == BT_TPL_STR && memchr(args[2].str->data, ',', args[2].str->bytes) != NULL;
-    if (several) getter = (bt_tpl_getter){0};
+    if (paths) getter = (bt_tpl_getter){0};
     if (!bt_tpl_walk(run, self, &list) || !key_items(run, list, &getter, &items)) return false;
-    for (size_t i = 0; several && i < list->count; i++) {
-        if (!several_keys(run, args[2].str, ignore_case, items[i].item, &items[i].key))
-            return false;
+    /* Jinja's keys are lists, even of one: what is equal is not compared further. */
+    for (size_t i = 0; i < list->count; i++) {
+        bt_tpl_value *key = &items[i].key;
+        bool fine = paths ? several_keys(run, args[2].str, ignore_case, items[i].item, key)
+                          : list_of_one(run, *key, key);
+        if (!fine) return false;
     }
     return sort_keyed(run, items, list->count, reverse) && from_keyed(run, items, list->count, ret);
 }
@@ -313,7 +323,7 @@ BT_TPL_NATIVE(do_first)
 BT_TPL_NATIVE(do_last)
 {
     bt_tpl_list *list;
-    if (self.type == BT_TPL_ITERATOR || self.type == BT_TPL_UNDEFINED || self.type == BT_TPL_LOOP)
+    if (self.type == BT_TPL_ITERATOR || self.type == BT_TPL_LOOP)
         return BT_TPL_RAISE(run, "'%s' object is not reversible", bt_tpl_type_name(self));
     if (!bt_tpl_walk(run, self, &list)) return false;
     if (list->count == 0)
@@ -350,8 +360,7 @@ BT_TPL_NATIVE(do_reverse)
     for (; reversed->count < list->count; reversed->count++)
         reversed->items[reversed->count] = list->items[list->count - 1 - reversed->count];
     /* Python gives a list for what it cannot walk backwards. */
-    if (self.type == BT_TPL_ITERATOR || self.type == BT_TPL_UNDEFINED)
-        return bt_tpl_list_value(run, reversed, BT_TPL_LIST, ret);
+    if (self.type == BT_TPL_ITERATOR) return bt_tpl_list_value(run, reversed, BT_TPL_LIST, ret);
     return bt_tpl_iterator_value(run, reversed, "list_reverseiterator", ret);
 }
 
@@ -470,6 +479,13 @@ static bool take_native(bt_tpl_run *run, bt_tpl_args *rest, bool test,
     return true;
 }
 
+/* Whatever is false gives nothing, even what cannot be walked. */
+static bool no_items(bt_tpl_run *run, bt_tpl_value *ret)
+{
+    bt_tpl_list *list;
+    return bt_tpl_list_new(run, 0, &list) && bt_tpl_iterator_value(run, list, "generator", ret);
+}
+
 BT_TPL_NATIVE(do_map)
 {
     bt_tpl_args left = *rest;
@@ -477,6 +493,7 @@ BT_TPL_NATIVE(do_map)
     const bt_tpl_native *filter = NULL;
     bt_tpl_list *list;
     bt_tpl_items made = {0};
+    if (!bt_tpl_true(self)) return no_items(run, ret);
     if (left.count == 0 && take_name(&left, "attribute", &getter.attribute)) {
         size_t known = 1 + take_name(&left, "default", &getter.fallback);
         if (left.named_count > known) return BT_TPL_RAISE(run, "Unexpected keyword argument");
@@ -504,6 +521,7 @@ static bool choose(bt_tpl_run *run, bt_tpl_value self, const bt_tpl_args *rest, 
     const bt_tpl_native *test = NULL;
     bt_tpl_list *list;
     bt_tpl_items kept = {0};
+    if (!bt_tpl_true(self)) return no_items(run, ret);
     if (attribute) {
         if (left.count == 0) return BT_TPL_RAISE(run, "Missing parameter for attribute name");
         getter.attribute = left.args[0];

@@ -167,31 +167,28 @@ BT_TPL_NATIVE(do_indent)
 
 BT_TPL_NATIVE(do_truncate)
 {
-    int64_t length, leeway;
+    int64_t length, leeway = 5, most;
+    size_t size;
     bt_tpl_value end = args[2];
-    bt_tpl_str *str;
     if (end.type == BT_TPL_MISSING && !bt_tpl_str_text(run, "...", &end)) return false;
-    if (end.type != BT_TPL_STR || !bt_tpl_arg_int(run, args[0], 255, &length) ||
-        !bt_tpl_arg_str(run, self, &str))
-        return BT_TPL_RAISE(run, "truncate needs a text and a length");
-    if (args[3].type == BT_TPL_NONE)
-        leeway = 5;
-    else if (!bt_tpl_arg_int(run, args[3], 5, &leeway))
-        return false;
+    if (end.type != BT_TPL_STR) return BT_TPL_RAISE(run, "truncate needs a text for its end");
+    if (!bt_tpl_arg_int(run, args[0], 255, &length)) return false;
+    if (args[3].type != BT_TPL_NONE && !bt_tpl_arg_int(run, args[3], 5, &leeway)) return false;
     int64_t kept = length - (int64_t)bt_tpl_chars(end.str);
     if (kept < 0 || leeway < 0) return BT_TPL_RAISE(run, "truncate needs a greater length");
+    if (!bt_tpl_length(self, &size))
+        return BT_TPL_RAISE(run, "object of type '%s' has no len()", bt_tpl_type_name(self));
     *ret = self;
-    int64_t most;
-    if (!__builtin_add_overflow(length, leeway, &most) && (int64_t)bt_tpl_chars(str) > most) {
-        size_t cut = bt_tpl_char_offset(str, (size_t)kept);
-        if (!bt_tpl_true(args[1])) {
-            const bt_tpl_str space = {.data = " ", .bytes = 1};
-            size_t at = bt_tpl_rfind(str, &space, 0, cut);
-            if (at != SIZE_MAX) cut = at;
-        }
-        return bt_tpl_str_slice(run, str, 0, cut, ret) && bt_tpl_binary(run, '+', *ret, end, ret);
+    if (__builtin_add_overflow(length, leeway, &most) || (int64_t)size <= most) return true;
+    bt_tpl_str *str;
+    if (!bt_tpl_arg_str(run, self, &str)) return false;
+    size_t cut = bt_tpl_char_offset(str, (size_t)kept);
+    if (args[1].type == BT_TPL_MISSING || !bt_tpl_true(args[1])) {
+        const bt_tpl_str space = {.data = " ", .bytes = 1};
+        size_t at = bt_tpl_rfind(str, &space, 0, cut);
+        if (at != SIZE_MAX) cut = at;
     }
-    return true;
+    return bt_tpl_str_slice(run, str, 0, cut, ret) && bt_tpl_binary(run, '+', *ret, end, ret);
 }
 
 BT_TPL_NATIVE(do_wordcount)
@@ -442,7 +439,9 @@ BT_TPL_NATIVE(do_round)
     }
     double power = pow(10, (double)digits);
     if (!isfinite(real * power)) return BT_TPL_RAISE(run, "cannot convert float to integer");
-    *ret = BT_TPL_V_FLOAT((ceiling ? ceil(real * power) : floor(real * power)) / power);
+    /* Python's ceil() and floor() give integers: no -0.0. */
+    double whole = (ceiling ? ceil(real * power) : floor(real * power)) + 0.0;
+    *ret = BT_TPL_V_FLOAT(whole / power);
     return true;
 }
 

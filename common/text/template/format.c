@@ -316,7 +316,9 @@ bool bt_tpl_percent(bt_tpl_run *run, const bt_tpl_str *format, bt_tpl_value valu
         if (!bt_tpl_steps(run, 1) || !put_percent(run, &builder, value, &how)) return false;
     }
     bool tuple = values.type == BT_TPL_TUPLE;
-    bool mapping = values.type == BT_TPL_DICT || values.type == BT_TPL_LIST;
+    /* What has a [] is a mapping to Python, which then does not ask for all of it. */
+    bool mapping = values.type == BT_TPL_DICT || values.type == BT_TPL_LIST ||
+                   values.type == BT_TPL_RANGE || values.type == BT_TPL_UNDEFINED;
     if (!mapping && state.next < (tuple ? values.list->count : 1))
         return BT_TPL_RAISE(run, "not all arguments converted during string formatting");
     return bt_tpl_built(run, &builder, ret);
@@ -440,6 +442,7 @@ static bool field_value(bt_tpl_run *run, fields *state, const char *text, size_t
 {
     size_t at = 0;
     while (at < bytes && text[at] != '.' && text[at] != '[') at++;
+    if (at == 0 && bytes > 0) return BT_TPL_RAISE(run, "a field of the format has no name");
     if (!field_start(run, state, text, at, ret)) return false;
     while (at < bytes) {
         bool item = text[at++] == '[';

@@ -112,8 +112,9 @@ static size_t tag_end(const lexer *lex, size_t at, const char *end, bool trim)
     return at;
 }
 
-static bt_status comment(lexer *lex, size_t at)
+static bt_status comment(lexer *lex, size_t first)
 {
+    size_t at = first;
     for (; at < lex->bytes; at++) {
         size_t end = tag_end(lex, at, "#}", true);
         if (end > 0) {
@@ -121,7 +122,8 @@ static bt_status comment(lexer *lex, size_t at)
             return BT_OK;
         }
     }
-    return fail(lex, "a comment is not closed");
+    /* One that the source ends with is none, to Jinja. */
+    return at == first ? BT_OK : fail(lex, "a comment is not closed");
 }
 
 static size_t word(const lexer *lex, size_t at, const char *name)
@@ -154,7 +156,7 @@ static bt_status raw(lexer *lex, size_t begin)
         advance(lex, end);
         return status;
     }
-    return fail(lex, "a raw block is not closed");
+    return begin == lex->bytes ? BT_OK : fail(lex, "a raw block is not closed");
 }
 
 /* Names and numbers. */

@@ -57,8 +57,10 @@ static const bt_tpl_native dict_methods[] = {
 
 /* Lists and tuples. */
 
+/* Of lists, tuples and ranges. */
 BT_TPL_NATIVE(list_index)
 {
+    if (!bt_tpl_walk(run, self, &self.list)) return false;
     int64_t size = (int64_t)self.list->count, first, end;
     if (!bt_tpl_arg_int(run, args[1], 0, &first) || !bt_tpl_arg_int(run, args[2], size, &end))
         return false;
@@ -76,6 +78,7 @@ BT_TPL_NATIVE(list_index)
 
 BT_TPL_NATIVE(list_count)
 {
+    if (!bt_tpl_walk(run, self, &self.list)) return false;
     int64_t count = 0;
     for (size_t i = 0; i < self.list->count; i++) {
         bool equal;
@@ -89,7 +92,7 @@ BT_TPL_NATIVE(list_count)
 static const bt_tpl_native list_methods[] = {
     {"index", "/value,start=,stop=", list_index},
     {"count", "/value", list_count},
-    {"copy", "", same}, /* the last row: tuples have none */
+    {"copy", "", same}, /* the last row: only lists have it */
 };
 
 /* Loops. */
@@ -174,6 +177,7 @@ const bt_tpl_native *bt_tpl_method_of(bt_tpl_value self, const char *name, size_
         *ret_unsafe = is_one_of(name, bytes, changes_list);
         return bt_tpl_native_find(ROWS(list_methods), name, bytes);
     case BT_TPL_TUPLE:
+    case BT_TPL_RANGE:
         return bt_tpl_native_find(list_methods, sizeof(list_methods) / sizeof(list_methods[0]) - 1,
                                   name, bytes);
     case BT_TPL_DICT:

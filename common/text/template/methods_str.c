@@ -74,11 +74,7 @@ static bool split_blanks(bt_tpl_run *run, const bt_tpl_str *str, int64_t most, b
         while (at < str->bytes && bt_tpl_is_space(bt_tpl_char_at(str, at, &bytes))) at += bytes;
         if (at == str->bytes) return true;
         size_t first = at;
-        if (most-- == 0) {
-            size_t end = str->bytes;
-            while (bt_tpl_is_space(bt_tpl_char_before(str, end, &bytes))) end -= bytes;
-            return push_slice(run, items, str, first, end);
-        }
+        if (most-- == 0) return push_slice(run, items, str, first, str->bytes);
         while (at < str->bytes && !bt_tpl_is_space(bt_tpl_char_at(str, at, &bytes))) at += bytes;
         if (!push_slice(run, items, str, first, at)) return false;
     }
@@ -91,11 +87,7 @@ static bool rsplit_blanks(bt_tpl_run *run, const bt_tpl_str *str, int64_t most, 
         while (at > 0 && bt_tpl_is_space(bt_tpl_char_before(str, at, &bytes))) at -= bytes;
         if (at == 0) return true;
         size_t end = at;
-        if (most-- == 0) {
-            size_t first = 0;
-            while (bt_tpl_is_space(bt_tpl_char_at(str, first, &bytes))) first += bytes;
-            return push_slice(run, items, str, first, end);
-        }
+        if (most-- == 0) return push_slice(run, items, str, 0, end);
         while (at > 0 && !bt_tpl_is_space(bt_tpl_char_before(str, at, &bytes))) at -= bytes;
         if (!push_slice(run, items, str, at, end)) return false;
     }

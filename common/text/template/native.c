@@ -98,7 +98,7 @@ bool bt_tpl_native_call(bt_tpl_run *run, const bt_tpl_native *native, bt_tpl_val
                                 (int)expected.params[i].bytes, expected.params[i].name);
     }
     bt_tpl_args rest = *args;
-    rest.args += args->count > 0 ? taken : 0;
+    if (taken > 0) rest.args += taken;
     rest.count -= taken;
     return native->call(run, self, bound, &rest, ret);
 }

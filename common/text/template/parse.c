@@ -437,15 +437,12 @@ static bt_tpl_node *parse_with(bt_tpl_parser *parser)
     return bt_tpl_node_done(parser, node);
 }
 
+/* As in Hugging Face's environment, a call block without a call. */
 static bt_tpl_node *parse_generation(bt_tpl_parser *parser)
 {
-    bt_tpl_node *node = bt_tpl_node_new(parser, BT_TPL_N_SCOPE);
-    if (node == NULL) return NULL;
-    unsigned loops = parser->loops;
-    parser->loops = 0;
-    bool fine = parse_whole_block(parser, "endgeneration", "generation", &node->body);
-    parser->loops = loops;
-    return fine ? bt_tpl_node_done(parser, node) : NULL;
+    bt_tpl_node *node = with_params(parser, BT_TPL_N_GENERATION);
+    if (node == NULL || !parse_macro_body(parser, node, "endgeneration", "generation")) return NULL;
+    return bt_tpl_node_done(parser, node);
 }
 
 static bt_tpl_node *parse_print_tag(bt_tpl_parser *parser)

@@ -378,6 +378,16 @@ static bt_tpl_node *parse_postfix(bt_tpl_parser *parser, bt_tpl_node *node)
     return node;
 }
 
+/* Names with dots are names to Jinja's grammar; none of ours has one. */
+static bool skip_dotted(bt_tpl_parser *parser, const bt_tpl_native **native)
+{
+    while (bt_tpl_skip_operator(parser, ".")) {
+        *native = NULL;
+        if (bt_tpl_expect_name(parser, "a name") == NULL) return false;
+    }
+    return true;
+}
+
 bt_tpl_node *bt_tpl_parse_filters(bt_tpl_parser *parser, bt_tpl_node *first, bool inline_first)
 {
     bt_tpl_node *node = first;
@@ -390,7 +400,7 @@ bt_tpl_node *bt_tpl_parse_filters(bt_tpl_parser *parser, bt_tpl_node *first, boo
         filter->a = node;
         filter->name = bt_tpl_token_str(parser, token);
         filter->native = bt_tpl_filter(token->text, token->bytes);
-        if (filter->name == NULL) return NULL;
+        if (filter->name == NULL || !skip_dotted(parser, &filter->native)) return NULL;
         if (filter->native == NULL && parser->conditional == 0)
             return (void)bt_tpl_parse_fail(parser, "no filter named '%.*s'",
                                            (int)(token->bytes > 60 ? 60 : token->bytes),
@@ -430,7 +440,7 @@ static bt_tpl_node *parse_test(bt_tpl_parser *parser, bt_tpl_node *value)
     node->line = token->line;
     node->name = bt_tpl_token_str(parser, token);
     node->native = bt_tpl_test(token->text, token->bytes);
-    if (node->name == NULL) return NULL;
+    if (node->name == NULL || !skip_dotted(parser, &node->native)) return NULL;
     if (node->native == NULL && parser->conditional == 0)
         return (void)bt_tpl_parse_fail(parser, "no test named '%.*s'",
                                        (int)(token->bytes > 60 ? 60 : token->bytes), token->text),

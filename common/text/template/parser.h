@@ -11,7 +11,7 @@
 #include "common/text/template/ast.h"
 #include "common/text/template/lexer.h"
 
-#define BT_TPL_NESTING_MAX 100u /* of brackets and blocks */
+#define BT_TPL_NESTING_MAX 200u /* of blocks, and of brackets, which count twice */
 #define BT_TPL_HEIGHT_MAX 400u  /* of the tree: long chains of operators are high */
 
 bt_status bt_tpl_parse(const bt_tpl_tokens *tokens, const char *label, bt_tpl_arena *arena,

@@ -119,8 +119,9 @@ bool bt_tpl_built(bt_tpl_run *run, bt_tpl_builder *builder, bt_tpl_value *ret)
 {
     bt_tpl_str *str = BT_TPL_NEW(run, bt_tpl_str);
     if (str == NULL) return false;
-    bt_tpl_arena_trim(&run->text, builder->data + builder->capacity,
-                      builder->capacity - builder->bytes);
+    if (builder->data != NULL)
+        bt_tpl_arena_trim(&run->text, builder->data + builder->capacity,
+                          builder->capacity - builder->bytes);
     builder->capacity = builder->bytes;
     *str = (bt_tpl_str){.data = builder->data != NULL ? builder->data : "",
                         .bytes = builder->bytes,

@@ -131,6 +131,7 @@ bool bt_tpl_items_done(bt_tpl_run *run, const bt_tpl_items *items, bt_tpl_type t
     bt_tpl_list *list = BT_TPL_NEW(run, bt_tpl_list);
     if (list == NULL) return false;
     *list = items->list;
+    if (list->items == NULL && (list->items = BT_TPL_NEW(run, bt_tpl_value)) == NULL) return false;
     return bt_tpl_list_value(run, list, type, ret);
 }
 
@@ -417,7 +418,9 @@ static bool walk_str(bt_tpl_run *run, const bt_tpl_str *str, bt_tpl_list *list)
 {
     for (size_t at = 0, bytes; at < str->bytes; at += bytes) {
         bt_tpl_char_at(str, at, &bytes);
-        if (!bt_tpl_str_slice(run, str, at, at + bytes, &list->items[list->count++])) return false;
+        bt_tpl_value *item = &list->items[list->count++];
+        if (!bt_tpl_str_slice(run, str, at, at + bytes, item)) return false;
+        item->str->markup = false;
     }
     return true;
 }
