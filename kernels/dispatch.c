@@ -44,8 +44,8 @@ static const bt_kernels amx = {
     .matmul = bt_matmul_avx2,
     .bias = bt_bias_avx2,
     .rmsnorm = bt_rmsnorm_avx2,
-    .swiglu = bt_swiglu_avx2,
-    .attention = bt_attention_avx2,
+    .swiglu = bt_swiglu_avx512,
+    .attention = bt_attention_avx512,
     .sample = &bt_sample_passes_avx2,
 };
 
@@ -55,8 +55,8 @@ static const bt_kernels avx512 = {
     .linear = {&bt_linear_avx512, &bt_linear_bf16_avx512, &bt_linear_int8_avx512},
     .matmul = bt_matmul_avx2,
     .rmsnorm = bt_rmsnorm_avx2,
-    .swiglu = bt_swiglu_avx2,
-    .attention = bt_attention_avx2,
+    .swiglu = bt_swiglu_avx512,
+    .attention = bt_attention_avx512,
     .bias = bt_bias_avx2,
     .sample = &bt_sample_passes_avx2,
 };

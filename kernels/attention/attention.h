@@ -7,7 +7,7 @@
  *   o         [count] rows, o_stride elements apart, of [group][head_dim] f32
  *   position  of the first query: query i sees the tokens up to position + i …
  *   window    … and of those only the last `window`, itself included; 0 = all of them
- *   scratch   bt_attention_scratch_bytes, 32-byte aligned, of this thread
+ *   scratch   bt_attention_scratch_bytes, 64-byte aligned, of this thread
  * Scale is 1/sqrt(head_dim). head_dim is a multiple of 8, count <= BT_ATTENTION_QUERIES_MAX.
  *
  * VALUES  A query's result depends on itself, its position and the stored KV: never on count, block
@@ -39,6 +39,6 @@ typedef void bt_attention_fn(const bt_attention *op, void *scratch);
 
 size_t bt_attention_scratch_bytes(uint32_t group, uint32_t head_dim);
 
-bt_attention_fn bt_attention_ref, bt_attention_avx2;
+bt_attention_fn bt_attention_ref, bt_attention_avx2, bt_attention_avx512;
 
 #endif

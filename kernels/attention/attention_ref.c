@@ -10,10 +10,10 @@
 size_t bt_attention_scratch_bytes(uint32_t group, uint32_t head_dim)
 {
     size_t rows = (size_t)BT_ATTENTION_QUERIES_MAX * group;
-    /* Queries, scores, maximum and sum of each row; a tile of K and one of V; padding. */
+    /* Queries, scores, maximum and sum of each row; a tile of K, one of V, one turned; padding. */
     size_t floats = rows * (head_dim + BT_ATTENTION_TILE_TOKENS + 2) +
-                    2 * (size_t)BT_ATTENTION_TILE_TOKENS * head_dim;
-    return floats * sizeof(float) + 4 * 32;
+                    3 * (size_t)BT_ATTENTION_TILE_TOKENS * head_dim;
+    return floats * sizeof(float) + 5 * 64;
 }
 
 static void token_row(const bt_attention *op, bt_kv_part part, uint32_t token, float *ret_x)

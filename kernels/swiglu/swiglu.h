@@ -19,6 +19,6 @@ typedef struct {
 
 typedef void bt_swiglu_fn(const bt_swiglu *op, uint32_t first, uint32_t end);
 
-bt_swiglu_fn bt_swiglu_ref, bt_swiglu_avx2;
+bt_swiglu_fn bt_swiglu_ref, bt_swiglu_avx2, bt_swiglu_avx512;
 
 #endif
