@@ -50,24 +50,28 @@ void bt_handoff_observe(bt_handoff *handoff, bt_handoff_phase phase, uint64_t be
 }
 
 /* FNV-1a of all bytes: what of an id varies is the router's business. */
-static bt_handoff_entry *place_of(bt_handoff *handoff, const bt_request_id *request)
+static uint32_t set_of(const bt_request_id *request)
 {
     uint64_t hash = 0xcbf29ce484222325;
     for (size_t i = 0; i < sizeof(request->bytes); i++)
         hash = (hash ^ request->bytes[i]) * 0x100000001b3;
-    return &handoff->open[(hash >> 32) % BT_HANDOFF_OPEN_MAX];
+    return (uint32_t)(hash >> 32) % BT_HANDOFF_SETS;
 }
 
 bt_handoff_entry *bt_handoff_find(bt_handoff *handoff, const bt_request_id *request)
 {
-    bt_handoff_entry *entry = place_of(handoff, request);
-    return bt_request_id_equal(&entry->request, request) ? entry : NULL;
+    bt_handoff_entry *set = handoff->open[set_of(request)];
+    for (uint32_t way = 0; way < BT_HANDOFF_WAYS; way++)
+        if (bt_request_id_equal(&set[way].request, request)) return &set[way];
+    return NULL;
 }
 
 bt_handoff_entry *bt_handoff_begin(bt_handoff *handoff, const bt_request_id *request)
 {
-    bt_handoff_entry *entry = place_of(handoff, request);
-    if (!bt_request_id_equal(&entry->request, request))
-        *entry = (bt_handoff_entry){.request = *request};
+    bt_handoff_entry *entry = bt_handoff_find(handoff, request);
+    if (entry != NULL) return entry;
+    uint32_t set = set_of(request);
+    entry = &handoff->open[set][handoff->turn[set]++ % BT_HANDOFF_WAYS];
+    *entry = (bt_handoff_entry){.request = *request};
     return entry;
 }

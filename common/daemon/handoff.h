@@ -41,7 +41,8 @@ typedef enum {
     BT_HANDOFF_PHASES
 } bt_handoff_phase;
 
-#define BT_HANDOFF_OPEN_MAX 256u /* requests between two phases, a power of 2 */
+#define BT_HANDOFF_SETS 64u /* a request has its place in one of them, */
+#define BT_HANDOFF_WAYS 8u  /* which holds the latest so many */
 
 /* What a daemon knows of a request that is being handed off. 0 = has not happened. */
 typedef struct {
@@ -52,7 +53,8 @@ typedef struct {
 
 typedef struct {
     bt_histogram *phases[BT_HANDOFF_PHASES]; /* NULL: of the other role */
-    bt_handoff_entry open[BT_HANDOFF_OPEN_MAX];
+    bt_handoff_entry open[BT_HANDOFF_SETS][BT_HANDOFF_WAYS];
+    uint32_t turn[BT_HANDOFF_SETS]; /* the way that is taken next */
 } bt_handoff;
 
 void bt_handoff_open(bt_handoff *handoff, bt_metrics *metrics, bt_role role);
@@ -61,7 +63,7 @@ void bt_handoff_open(bt_handoff *handoff, bt_metrics *metrics, bt_role role);
 void bt_handoff_observe(bt_handoff *handoff, bt_handoff_phase phase, uint64_t begin_ns,
                         uint64_t end_ns);
 
-/* The entry of a request, taken over from whichever had its place if it is not there. */
+/* The entry of a request, taken over from the oldest of its set if it is not there. */
 bt_handoff_entry *bt_handoff_begin(bt_handoff *handoff, const bt_request_id *request);
 /* The entry of a request, or NULL. */
 bt_handoff_entry *bt_handoff_find(bt_handoff *handoff, const bt_request_id *request);

@@ -11,7 +11,7 @@ import time
 import numpy
 import pytest
 
-from conftest import BIN, MODEL, run_baton
+from conftest import BIN, MODEL, ROOT, run_baton, running_fleet
 from openai_stub import Plan, Stub
 
 
@@ -345,6 +345,23 @@ def test_the_demo_fleet(shared_fleet, tmp_path):
     assert phases["pack"]["count"] == phases["put"]["count"] == phases["unpack"]["count"] >= 12
     assert phases["total"]["mean"] > phases["confirm"]["p50"] > 0
     assert "handoff: confirm" in document["stdout"]
+
+
+def test_chat_with_a_template_that_trims(tmp_path):
+    with running_fleet("--set", f"router.chat_template={ROOT}/docs/examples/chatml.jinja") as fleet:
+        document = measure(tmp_path, "--url", fleet.url, "--endpoint", "chat", "--requests", 12, "--input-tokens", 64,
+                           "--output-tokens", 8)
+    server = document["servers"][0]
+    assert server["requests_ok"] == 12 and server["tokens_counted_by"] == "ids" and server["text_overhead_tokens"] > 1
+    assert server["input_lengths_off"] == server["output_lengths_off"] == 0
+
+
+def test_a_full_fleet_is_429(shared_fleet, tmp_path):
+    document = measure(tmp_path, "--url", shared_fleet.url, "--rate", 2000, "--requests", 200, "--input-tokens", 64,
+                       "--output-tokens", 8, "--allow-errors")
+    server = document["servers"][0]
+    assert server["requests_ok"] + server["requests_failed"] == 200 and server["requests_ok"] > 0
+    assert all(error["kind"] == "http" and error["http_status"] == 429 for error in server["errors"])
 
 
 # ---- the command line ----

@@ -115,7 +115,8 @@ static unsigned append_number(char *text, uint32_t number)
 }
 
 /* Tokens of one piece, in runs, since a call of the JSON writer for each token would cost more than
- * the token. */
+ * the token. A text begins with the same word always, since a template may cut the space before it and
+ * make it another number of tokens: that is then part of the overhead that the probe found. */
 static void write_piece(prompt_writer *w, uint64_t seed, uint32_t tokens)
 {
     char text[4096];
@@ -133,7 +134,8 @@ static void write_piece(prompt_writer *w, uint64_t seed, uint32_t tokens)
             used +=
                 append_number(text + used, w->vocab->ids[bt_rng_below(&rng, w->vocab->id_count)]);
         } else {
-            const char *word = w->vocab->words[bt_rng_below(&rng, w->vocab->word_count)];
+            uint64_t drawn = bt_rng_below(&rng, w->vocab->word_count);
+            const char *word = w->vocab->words[w->written > 0 ? drawn : 0];
             size_t bytes = strlen(word);
             text[used++] = ' ';
             memcpy(text + used, word, bytes);
