@@ -4,6 +4,10 @@
  * decode has, takes two panels. 512 k of a panel (32 KiB) stay in the first-level cache while the
  * rows pass; between blocks of k the accumulators rest in y, which keeps one chain of additions.
  *
+ * 2 cores of a Xeon (Sapphire Rapids), other work on it, 2026-11-23: 0.8 to 1.7 TFLOP/s for 64 to
+ * 1,000 rows, 4 to 10 times sgemm of OpenBLAS in the same run; the unit itself does 1.8 a core. Not
+ * tried: prefetching the next panel while the rows pass.
+ *
  * X  Tiles of 16 rows: for each 32 k [16][32] bf16, zeros beyond m and k. */
 #include "kernels/linear/linear.h"
 

@@ -5,7 +5,7 @@
  *       are widened in registers.
  * MANY  Blocks of 240 rows and 256 k of x stay in the second-level cache while every panel passes;
  *       a panel's block is widened once into scratch, which stays in the first-level cache while
- *       the tiles pass. y is read and written once for each 256 k.
+ *       the tiles pass (from 37 rows on). y is read and written once for each 256 k.
  * Neither changes a sum: see VALUES in linear.h.
  *
  * X     Tiles of 12 rows: [k][tile's rows] f32, tile t at x + 12 t k. The last tile is as wide as it
@@ -19,6 +19,8 @@
 #include <immintrin.h>
 
 #define LINEAR_ROWS_BLOCK (20u * BT_LINEAR_TILE)
+/* Up to so many rows widen weights in registers, for each tile again. */
+#define LINEAR_WIDEN_ROWS (3u * BT_LINEAR_TILE)
 
 /* Up to 12 rows of x, some panels side by side and up to 256 k. */
 typedef struct {
@@ -117,15 +119,15 @@ static inline void linear_few(const bt_linear *op, const linear_kernel *kernel, 
 }
 
 /* The rows [row, row_end) against one block of one panel. */
-static inline void linear_column(const bt_linear *op, const linear_kernel *kernel,
-                                 linear_tile *tile, uint32_t l, uint32_t row, uint32_t row_end)
+static inline void linear_column(const bt_linear *op, linear_tile_fn *fn, linear_tile *tile,
+                                 uint32_t l, uint32_t row, uint32_t row_end)
 {
     for (; row < row_end; row += BT_LINEAR_TILE) {
         tile->rows = linear_min(op->m - row, BT_LINEAR_TILE);
         tile->step = tile->rows;
         tile->x = (const float *)op->x + (size_t)row * op->w->k + (size_t)l * tile->rows;
         tile->y += (size_t)row * op->y_stride;
-        kernel->tile_f32(tile);
+        fn(tile);
         tile->y -= (size_t)row * op->y_stride;
     }
 }
@@ -136,6 +138,8 @@ static inline void linear_many(const bt_linear *op, const linear_kernel *kernel,
     const bt_linear_weights *w = op->w;
     size_t panel_bytes = bt_linear_panel_bytes(w->dtype, w->k);
     linear_tile tile = {.panel_bytes = panel_bytes, .y_stride = op->y_stride, .panels = 1};
+    bool widen = kernel->widen && op->m > LINEAR_WIDEN_ROWS;
+    linear_tile_fn *fn = widen ? kernel->tile_f32 : kernel->tile;
     for (uint32_t row = 0; row < op->m; row += LINEAR_ROWS_BLOCK) {
         uint32_t row_end = linear_min(op->m, row + LINEAR_ROWS_BLOCK);
         for (uint32_t l = 0; l < w->k; l += BT_LINEAR_BLOCK) {
@@ -147,11 +151,11 @@ static inline void linear_many(const bt_linear *op, const linear_kernel *kernel,
                 tile.y = op->y + column;
                 tile.w =
                     (const uint8_t *)w->panels + panel * panel_bytes + l * linear_k_bytes(w->dtype);
-                if (kernel->widen) {
+                if (widen) {
                     kernel->widen(tile.w, tile.count, scratch);
                     tile.w = (const uint8_t *)scratch;
                 }
-                linear_column(op, kernel, &tile, l, row, row_end);
+                linear_column(op, fn, &tile, l, row, row_end);
             }
         }
     }
