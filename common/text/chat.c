@@ -262,9 +262,9 @@ static bool is_reserved(const bt_chat_template *chat, const char *name)
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (strcmp(name, names[i]) == 0) return true;
     }
-    for (size_t i = 0; i < SPECIAL_NAMES; i++) {
-        if (strcmp(name, special_names[i]) == 0) return true;
-    }
+    /* bos_token and its like, whether this model has them or not. */
+    size_t bytes = strlen(name), ending = strlen("_token");
+    if (bytes >= ending && strcmp(name + bytes - ending, "_token") == 0) return true;
     return bt_tpl_function(name, strlen(name)) != NULL ||
            json_object_get(chat->special, name) != NULL;
 }

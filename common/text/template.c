@@ -168,7 +168,7 @@ static bool make_context(bt_tpl_run *run, const bt_template_context *context)
 static bt_template_limits with_defaults(const bt_template_limits *limits)
 {
     bt_template_limits all = limits != NULL ? *limits : (bt_template_limits){0};
-    if (all.steps == 0) all.steps = 5000000;
+    if (all.steps == 0) all.steps = 20000000;
     if (all.depth == 0) all.depth = 200;
     if (all.memory_bytes == 0) all.memory_bytes = (size_t)128 << 20;
     if (all.output_bytes == 0) all.output_bytes = (size_t)4 << 20;

@@ -30,7 +30,7 @@ typedef struct bt_template bt_template;
 
 /* 0 stands for the default. */
 typedef struct {
-    uint64_t steps;      /* 5 million */
+    uint64_t steps;      /* 20 million, well under a second */
     uint32_t depth;      /* 200: macros, recursive loops and nested values; expressions: 4 times */
     size_t memory_bytes; /* 128 MiB of scratch, everything included */
     size_t output_bytes; /* 4 MiB */

@@ -119,10 +119,10 @@ bool bt_tpl_get_slice(bt_tpl_run *run, bt_tpl_value owner, const bt_tpl_value pa
 
 /* Attributes. */
 
-static bool loop_attr(bt_tpl_run *run, const bt_tpl_loop *loop, const bt_tpl_str *name,
-                      bt_tpl_value *ret, bool *ret_found)
+static bool loop_attr(bt_tpl_run *run, bt_tpl_loop *loop, const bt_tpl_str *name, bt_tpl_value *ret,
+                      bool *ret_found)
 {
-    int64_t index = (int64_t)loop->index, length = (int64_t)loop->list->count;
+    int64_t index = (int64_t)loop->index, length = (int64_t)loop->count;
     const struct {
         const char *name;
         bt_tpl_value value;
@@ -144,13 +144,11 @@ static bool loop_attr(bt_tpl_run *run, const bt_tpl_loop *loop, const bt_tpl_str
     }
     if (bt_tpl_is_text(text, "previtem")) {
         if (index == 0) return bt_tpl_undefined_hint(run, "there is no previous item", ret);
-        *ret = loop->list->items[index - 1];
-        return true;
+        return bt_tpl_loop_item(run, loop, -1, ret);
     }
     if (bt_tpl_is_text(text, "nextitem")) {
         if (index + 1 >= length) return bt_tpl_undefined_hint(run, "there is no next item", ret);
-        *ret = loop->list->items[index + 1];
-        return true;
+        return bt_tpl_loop_item(run, loop, 1, ret);
     }
     *ret_found = false;
     return true;

@@ -17,6 +17,7 @@ struct bt_tpl_scope {
     bt_tpl_scope *parent;
     bt_tpl_variable *variables;
     size_t count, capacity;
+    bool kept; /* a macro or a recursive loop refers to it */
 };
 
 struct bt_tpl_macro {
@@ -25,15 +26,21 @@ struct bt_tpl_macro {
     bt_tpl_scope *scope; /* where it was defined */
 };
 
+/* Items come from a list, or one by one from a string or a range. */
 struct bt_tpl_loop {
-    bt_tpl_list *list; /* all items, filtered */
-    size_t index;      /* of the item at hand */
-    bool sized;        /* the iterable had a length */
+    bt_tpl_list *list; /* all items, filtered; NULL: from source */
+    bt_tpl_value source;
+    size_t index, count;       /* of the item at hand; of all */
+    size_t offset, char_bytes; /* of the item at hand in a string */
+    bt_tpl_marks marks;
     uint32_t depth;
     const bt_tpl_node *node; /* NULL unless it is recursive */
     bt_tpl_scope *scope;     /* around the loop */
     bt_tpl_list *changed;    /* the last arguments of loop.changed() */
 };
+
+/* The item at hand (0), the one before (-1) or after it (1), which must be there. */
+bool bt_tpl_loop_item(bt_tpl_run *run, bt_tpl_loop *loop, int which, bt_tpl_value *ret);
 
 bool bt_tpl_eval(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_value *ret);
 bool bt_tpl_exec(bt_tpl_run *run, const bt_tpl_nodes *body);

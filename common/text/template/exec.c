@@ -76,14 +76,15 @@ static bool exec_set_block(bt_tpl_run *run, const bt_tpl_node *node)
 static bool filter_items(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_list **list)
 {
     bt_tpl_items kept = {0};
+    if (!bt_tpl_scope_push(run)) return false;
     for (size_t i = 0; i < (*list)->count; i++) {
         bt_tpl_value holds;
-        if (!bt_tpl_scope_push(run) || !assign(run, node->target, (*list)->items[i]) ||
-            !bt_tpl_eval(run, node->b, &holds))
+        run->scope->count = 0;
+        if (!assign(run, node->target, (*list)->items[i]) || !bt_tpl_eval(run, node->b, &holds))
             return false;
-        bt_tpl_scope_pop(run);
         if (bt_tpl_true(holds) && !bt_tpl_items_push(run, &kept, (*list)->items[i])) return false;
     }
+    bt_tpl_scope_pop(run);
     bt_tpl_value value;
     if (!bt_tpl_items_done(run, &kept, BT_TPL_LIST, &value)) return false;
     *list = value.list;
@@ -92,24 +93,82 @@ static bool filter_items(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_list *
 
 static const bt_tpl_str loop_name = {.data = "loop", .bytes = 4, .chars = 4};
 
-/* *ret_completed: some round reached the end of its body. As in Jinja, "else" runs unless one did,
+bool bt_tpl_loop_item(bt_tpl_run *run, bt_tpl_loop *loop, int which, bt_tpl_value *ret)
+{
+    if (loop->list != NULL) {
+        *ret = loop->list->items[loop->index + (size_t)which];
+        return true;
+    }
+    if (loop->source.type == BT_TPL_RANGE) {
+        const bt_tpl_range *range = loop->source.range;
+        *ret = BT_TPL_V_INT(range->start + ((int64_t)loop->index + which) * range->step);
+        return true;
+    }
+    const bt_tpl_str *str = loop->source.str;
+    size_t at = loop->offset + (which > 0 ? loop->char_bytes : 0), bytes;
+    if (which < 0) {
+        bt_tpl_char_before(str, at, &bytes);
+        at -= bytes;
+    }
+    bt_tpl_marks marks = {.str = str};
+    if (which == 0) return bt_tpl_str_char(run, str, at, bt_tpl_marked(&loop->marks, at), ret);
+    return bt_tpl_steps_items(run, str->mark_count) &&
+           bt_tpl_str_char(run, str, at, bt_tpl_marked(&marks, at), ret);
+}
+
+static bool exec_round(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_loop *loop)
+{
+    bt_tpl_value item, self = {.type = BT_TPL_LOOP, .loop = loop};
+    if (loop->list == NULL && loop->source.type == BT_TPL_STR)
+        bt_tpl_char_at(loop->source.str, loop->offset, &loop->char_bytes);
+    return bt_tpl_steps(run, 1) && bt_tpl_loop_item(run, loop, 0, &item) &&
+           assign(run, node->target, item) &&
+           (!node->uses_loop || bt_tpl_scope_set(run, &loop_name, self)) &&
+           bt_tpl_exec(run, &node->body);
+}
+
+/* Each round has a scope of its own, or the last one's if nothing refers to that.
+ * *ret_completed: some round reached the end of its body. As in Jinja, "else" runs unless one did,
  * so that a loop left by break in its first round has an else. */
 static bool exec_rounds(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_loop *loop,
                         bool *ret_completed)
 {
     *ret_completed = false;
-    for (loop->index = 0; loop->index < loop->list->count; loop->index++) {
-        if (!bt_tpl_scope_push(run) || !bt_tpl_steps(run, 1)) return false;
-        if (!assign(run, node->target, loop->list->items[loop->index])) return false;
-        bt_tpl_value self = {.type = BT_TPL_LOOP, .loop = loop};
-        if (node->uses_loop && !bt_tpl_scope_set(run, &loop_name, self)) return false;
-        if (!bt_tpl_exec(run, &node->body)) return false;
-        bt_tpl_scope_pop(run);
+    if (loop->count == 0) return true;
+    if (!bt_tpl_scope_push(run)) return false;
+    for (loop->index = 0; loop->index < loop->count; loop->index++) {
+        if (run->scope->kept) {
+            bt_tpl_scope_pop(run);
+            if (!bt_tpl_scope_push(run)) return false;
+        }
+        run->scope->count = 0;
+        if (!exec_round(run, node, loop)) return false;
+        loop->offset += loop->char_bytes;
         bt_tpl_flow flow = run->flow;
         run->flow = BT_TPL_GOES_ON;
         if (flow == BT_TPL_BREAK) break;
         if (flow == BT_TPL_GOES_ON) *ret_completed = true;
     }
+    bt_tpl_scope_pop(run);
+    return true;
+}
+
+/* What the loop walks: a list, unless the items of a string or range can be had one by one. */
+static bool open_loop(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_value iterable,
+                      bt_tpl_loop *loop)
+{
+    bool lazy = node->b == NULL && (iterable.type == BT_TPL_STR || iterable.type == BT_TPL_RANGE);
+    if (lazy) {
+        loop->source = iterable;
+        if (iterable.type == BT_TPL_STR) loop->marks.str = iterable.str;
+        return bt_tpl_length(iterable, &loop->count);
+    }
+    if (iterable.type == BT_TPL_LOOP)
+        return BT_TPL_RAISE(run, "a loop cannot be walked by another");
+    if (!bt_tpl_walk(run, iterable, &loop->list) ||
+        (node->b != NULL && !filter_items(run, node, &loop->list)))
+        return false;
+    loop->count = loop->list->count;
     return true;
 }
 
@@ -117,17 +176,14 @@ static bool run_loop(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_value iter
                      uint32_t depth)
 {
     bt_tpl_loop *loop = BT_TPL_NEW(run, bt_tpl_loop);
-    size_t length;
     if (loop == NULL) return false;
-    *loop = (bt_tpl_loop){.depth = depth,
-                          .node = node->recursive ? node : NULL,
-                          .scope = run->scope,
-                          .sized = bt_tpl_length(iterable, &length) && node->b == NULL};
-    if (iterable.type == BT_TPL_LOOP || !bt_tpl_walk(run, iterable, &loop->list))
-        return BT_TPL_RAISE(run, "'%s' object is not iterable", bt_tpl_type_name(iterable));
-    if (node->b != NULL && !filter_items(run, node, &loop->list)) return false;
+    *loop =
+        (bt_tpl_loop){.depth = depth, .node = node->recursive ? node : NULL, .scope = run->scope};
+    for (bt_tpl_scope *scope = run->scope; node->recursive && scope != NULL; scope = scope->parent)
+        scope->kept = true;
     bool completed;
-    if (!exec_rounds(run, node, loop, &completed)) return false;
+    if (!open_loop(run, node, iterable, loop) || !exec_rounds(run, node, loop, &completed))
+        return false;
     if (completed || node->other.count == 0) return true;
     if (!bt_tpl_scope_push(run)) return false;
     bool fine = bt_tpl_exec(run, &node->other);
@@ -266,6 +322,9 @@ static bool make_macro(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_value *r
     bt_tpl_macro *macro = BT_TPL_NEW(run, bt_tpl_macro);
     if (macro == NULL) return false;
     *macro = (bt_tpl_macro){.name = node->name, .node = node, .scope = run->scope};
+    /* And what is around it: a macro sees all of it. */
+    for (bt_tpl_scope *scope = run->scope; scope != NULL && !scope->kept; scope = scope->parent)
+        scope->kept = true;
     *ret = (bt_tpl_value){.type = BT_TPL_MACRO, .macro = macro};
     return true;
 }

@@ -148,8 +148,7 @@ static bool repr_macro(bt_tpl_run *run, bt_tpl_builder *builder, const bt_tpl_ma
 static bool repr_loop(bt_tpl_run *run, bt_tpl_builder *builder, const bt_tpl_loop *loop)
 {
     char text[80];
-    int bytes =
-        snprintf(text, sizeof(text), "<LoopContext %zu/%zu>", loop->index + 1, loop->list->count);
+    int bytes = snprintf(text, sizeof(text), "<LoopContext %zu/%zu>", loop->index + 1, loop->count);
     return bt_tpl_put(run, builder, text, (size_t)bytes, false);
 }
 

@@ -29,6 +29,8 @@ struct bt_tpl_run {
     bt_tpl_scope *scope;
     bt_tpl_builder *out; /* where output goes: the prompt, or what a block collects */
     bt_tpl_flow flow;
+    bt_tpl_str *ascii[2][128];   /* texts of one character, not marked and marked, made when met */
+    bt_tpl_value last_undefined; /* a member that was not there, to be given again */
 };
 
 /* Ends the render. Returns false. */

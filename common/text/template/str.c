@@ -170,6 +170,28 @@ bool bt_tpl_str_slice(bt_tpl_run *run, const bt_tpl_str *str, size_t first, size
     return true;
 }
 
+bool bt_tpl_str_char(bt_tpl_run *run, const bt_tpl_str *str, size_t offset, bool marked,
+                     bt_tpl_value *ret)
+{
+    size_t bytes;
+    uint32_t code = bt_tpl_char_at(str, offset, &bytes);
+    if (code < 128 && run->ascii[marked][code] != NULL) {
+        *ret = BT_TPL_V_STR(run->ascii[marked][code]);
+        return true;
+    }
+    if (!bt_tpl_str_new(run, str->data + offset, bytes, ret)) return false;
+    ret->str->chars = 1;
+    if (marked) {
+        bt_text_range *mark = BT_TPL_NEW(run, bt_text_range);
+        if (mark == NULL) return false;
+        *mark = (bt_text_range){0, bytes};
+        ret->str->marks = mark;
+        ret->str->mark_count = 1;
+    }
+    if (code < 128) run->ascii[marked][code] = ret->str;
+    return true;
+}
+
 /* The result begins with left's own bytes if they are the last of the arena, so that a template
  * that adds to one text again and again does not copy it each time. */
 bool bt_tpl_str_concat(bt_tpl_run *run, const bt_tpl_str *left, const bt_tpl_str *right,

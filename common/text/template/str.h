@@ -36,6 +36,10 @@ bool bt_tpl_str_slice(bt_tpl_run *run, const bt_tpl_str *str, size_t first, size
 bool bt_tpl_str_concat(bt_tpl_run *run, const bt_tpl_str *left, const bt_tpl_str *right,
                        bt_tpl_value *ret);
 
+/* The one character at a byte, a text of its own. Never changed by anyone: ASCII ones are shared. */
+bool bt_tpl_str_char(bt_tpl_run *run, const bt_tpl_str *str, size_t offset, bool marked,
+                     bt_tpl_value *ret);
+
 /* Whether a byte is marked; offsets must not go down from call to call. */
 typedef struct {
     const bt_tpl_str *str;

@@ -416,11 +416,11 @@ bool bt_tpl_iterable(bt_tpl_value value)
 
 static bool walk_str(bt_tpl_run *run, const bt_tpl_str *str, bt_tpl_list *list)
 {
+    bt_tpl_marks marks = {.str = str};
     for (size_t at = 0, bytes; at < str->bytes; at += bytes) {
         bt_tpl_char_at(str, at, &bytes);
         bt_tpl_value *item = &list->items[list->count++];
-        if (!bt_tpl_str_slice(run, str, at, at + bytes, item)) return false;
-        item->str->markup = false;
+        if (!bt_tpl_str_char(run, str, at, bt_tpl_marked(&marks, at), item)) return false;
     }
     return true;
 }
@@ -546,11 +546,22 @@ bool bt_tpl_undefined_hint(bt_tpl_run *run, const char *hint, bt_tpl_value *ret)
     return make_undefined(run, (bt_tpl_undefined){.hint = hint}, ret);
 }
 
+/* Templates ask for what is not there in loops: the same answer serves again. */
 bool bt_tpl_undefined_member(bt_tpl_run *run, bt_tpl_value owner, bt_tpl_value name,
                              bt_tpl_value *ret)
 {
     bt_tpl_undefined what = {.owner = owner.type == BT_TPL_NONE ? "None" : bt_tpl_type_name(owner)};
-    return keep(run, name, &what.name) && make_undefined(run, what, ret);
+    if (run->last_undefined.type == BT_TPL_UNDEFINED && name.type == BT_TPL_STR) {
+        const bt_tpl_undefined *last = run->last_undefined.undefined;
+        if (last->owner == what.owner && last->name->type == BT_TPL_STR &&
+            last->name->str == name.str) {
+            *ret = run->last_undefined;
+            return true;
+        }
+    }
+    if (!keep(run, name, &what.name) || !make_undefined(run, what, ret)) return false;
+    run->last_undefined = *ret;
+    return true;
 }
 
 bool bt_tpl_undefined_unsafe(bt_tpl_run *run, bt_tpl_value owner, const char *name,
