@@ -552,6 +552,15 @@ static void on_tokens(bt_router_core *core, bt_router_entry *r, const bt_msg *ms
         if (receive(core, r, msg->tokens.index + i, &msg->tokens.tokens[i], now_ns)) return;
 }
 
+/* Output tokens that are here, committed or not. */
+static uint32_t tokens_here(const bt_router_entry *r)
+{
+    uint32_t here = r->committed;
+    while (here - r->committed < BT_ROUTER_GAP_MAX && r->gap_set >> (here % BT_ROUTER_GAP_MAX) & 1)
+        here++;
+    return here;
+}
+
 static void on_finished(bt_router_core *core, bt_router_entry *r, const bt_msg *msg,
                         uint64_t now_ns)
 {
@@ -561,6 +570,9 @@ static void on_finished(bt_router_core *core, bt_router_entry *r, const bt_msg *
         finish(core, r, reason, now_ns);
         return;
     }
+    /* All are here and wait for the prompt's logprobs; the last of them will end it. */
+    if (ended && !bt_router_scores_complete(r) && msg->finished.token_count == tokens_here(r))
+        return;
     note(r, BT_REFUSE_NONE, "decode", ended ? "finished with tokens missing" : "gave up");
     avoid(r, r->decode);
     next_attempt(core, r, RETARGET_NO, now_ns);

@@ -15,8 +15,8 @@ void bt_choice_text_close(bt_choice_text *text)
     text->entries = NULL;
 }
 
-/* Characters of valid UTF-8: bytes that begin one. */
-static uint64_t count_chars(const char *text, size_t bytes)
+/* Bytes that begin one. */
+uint64_t bt_count_chars(const char *text, size_t bytes)
 {
     uint64_t chars = 0;
     for (size_t i = 0; i < bytes; i++) chars += ((uint8_t)text[i] & 0xc0) != 0x80;
@@ -63,7 +63,7 @@ static size_t release(bt_choice_text *text, const char *decoded, size_t bytes, c
         released += length;
     }
     text->decoded_bytes += bytes;
-    text->decoded_chars += count_chars(decoded, bytes);
+    text->decoded_chars += bt_count_chars(decoded, bytes);
     text->released_bytes += released;
     return released;
 }
@@ -76,7 +76,7 @@ bool bt_choice_text_push(bt_choice_text *text, const bt_token *token, bt_push_ki
     if (kind == BT_PUSH_UNSTOPPED) {
         *ret_bytes = bt_detok_push(&text->detok, token->id, ret_text);
         text->decoded_bytes += *ret_bytes;
-        text->decoded_chars += count_chars(ret_text, *ret_bytes);
+        text->decoded_chars += bt_count_chars(ret_text, *ret_bytes);
         text->released_bytes += *ret_bytes;
     } else {
         char decoded[BT_DETOK_BYTES_MAX];

@@ -23,6 +23,7 @@ typedef struct {
     bt_token token;
     uint64_t begin, end; /* of its text, in bytes of all text; end is known once settled */
     uint64_t offset;
+    bool unscored; /* it has no logprob: the first token of a prompt */
 } bt_choice_entry;
 
 typedef struct {
@@ -37,6 +38,9 @@ typedef struct {
     uint32_t settled; /* entries [0, settled) have an end */
     uint32_t ready;
 } bt_choice_text;
+
+/* Characters of valid UTF-8. */
+uint64_t bt_count_chars(const char *text, size_t bytes);
 
 /* stop is fresh; detok may have decoded the prompt. chars_before: of what the answer begins with. */
 void bt_choice_text_init(bt_choice_text *text, const bt_detok *detok, const bt_stop *stop,

@@ -128,6 +128,11 @@ static void cancel_choices(bt_completion *job)
 
 /* ---- output ---- */
 
+static const bt_request_prompt *prompt_of(const choice *c)
+{
+    return &c->job->request.prompts[c->index / c->job->request.n];
+}
+
 static bt_openai_head head_of(const bt_completion *job)
 {
     return (bt_openai_head){.chat = job->request.chat,
@@ -214,17 +219,29 @@ static bt_openai_choice view_of(const choice *c, const char *text, size_t bytes)
                               .entry_count = c->text.ready};
 }
 
+/* The prompt's tokens, where their logprobs are wanted. */
+static void view_prompt(const choice *c, bt_openai_choice *view)
+{
+    const bt_request_prompt *prompt = prompt_of(c);
+    view->prompt_entries = prompt->entries;
+    view->prompt_entry_count = prompt->entries != NULL ? prompt->token_count : 0;
+}
+
 /* Before the first token of a choice: who speaks, or the prompt. */
 static void send_opening(choice *c)
 {
-    const bt_request_prompt *prompt = &c->job->request.prompts[c->index / c->job->request.n];
-    bt_openai_choice view = {.index = c->index, .text = "", .role = c->job->request.chat};
+    const bt_request_prompt *prompt = prompt_of(c);
+    bt_openai_choice view = {.index = c->index,
+                             .text = "",
+                             .role = c->job->request.chat,
+                             .logprobs = c->job->request.sampling.logprobs};
+    view_prompt(c, &view);
     if (c->job->request.echo) {
         view.text = prompt->echo;
         view.text_bytes = prompt->echo_bytes;
     }
     if (c->job->request.return_token_ids) view.ids = &no_ids;
-    if (view.role || view.text_bytes > 0) send_event(c->job, &view);
+    if (view.role || view.text_bytes + view.prompt_entry_count > 0) send_event(c->job, &view);
 }
 
 static void stream_text(choice *c, const char *text, size_t bytes, const uint32_t *id)
@@ -309,7 +326,7 @@ static void emit(choice *c, const char *text, size_t bytes, const uint32_t *id)
         stream_text(c, text, bytes, id);
         return;
     }
-    const bt_request_prompt *prompt = &request->prompts[c->index / request->n];
+    const bt_request_prompt *prompt = prompt_of(c);
     bool ok = c->begun || !request->echo || keep_text(c, prompt->echo, prompt->echo_bytes);
     ok = ok && keep_text(c, text, bytes);
     if (ok && id != NULL && request->return_token_ids) ok = keep_id(c, *id);
@@ -338,16 +355,20 @@ void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, b
         owner->on_first_token(owner->arg, now - c->started_ns);
     if (index > 0 && owner->on_token != NULL) owner->on_token(owner->arg, now - c->last_token_ns);
     c->last_token_ns = now;
-    c->output_tokens = index + 1;
-    c->stopped_by_id = bt_sampling_stops(&job->request.sampling, token->id);
-    if (c->stopped_by_id) c->stop_id = token->id;
+    bool prompt_only = job->request.max_tokens == 0; /* the core made one all the same */
     char text[BT_CHOICE_TEXT_BYTES_MAX];
-    size_t bytes;
-    bool known = bt_choice_text_push(&c->text, token, push_kind(c, index, eos), text, &bytes);
+    size_t bytes = 0;
+    bool known = true;
+    if (!prompt_only) {
+        c->output_tokens = index + 1;
+        c->stopped_by_id = bt_sampling_stops(&job->request.sampling, token->id);
+        if (c->stopped_by_id) c->stop_id = token->id;
+        known = bt_choice_text_push(&c->text, token, push_kind(c, index, eos), text, &bytes);
+    }
     /* What follows may end the job: its client reads too slowly, or the text stops. */
     job->held = true;
     if (known)
-        emit(c, text, bytes, &token->id);
+        emit(c, text, bytes, prompt_only ? NULL : &token->id);
     else
         fail_memory(job);
     c->begun = true;
@@ -367,6 +388,7 @@ static void answer(bt_completion *job)
     for (uint32_t i = 0; i < job->choice_count; i++) {
         const choice *c = &job->choices[i];
         bt_openai_choice view = view_of(c, c->answer, c->answer_bytes);
+        view_prompt(c, &view);
         if (job->request.return_token_ids) {
             view.ids = c->ids != NULL ? c->ids : &no_ids;
             view.id_count = c->id_count;
@@ -433,6 +455,19 @@ static void failed(const bt_router_end *end, bt_api_error *ret_error)
              "the request failed after %u attempts: %s", end->attempts, end->text);
 }
 
+void bt_completion_prompt_logprobs(uint64_t user, uint32_t index, const bt_token *tokens,
+                                   uint32_t token_count)
+{
+    const choice *c = (const choice *)(uintptr_t)user;
+    const bt_request_prompt *prompt = prompt_of(c);
+    assert(prompt->entries != NULL && index + token_count <= prompt->token_count);
+    for (uint32_t i = 0; i < token_count; i++) {
+        assert(tokens[i].id == prompt->tokens[index + i]);
+        prompt->entries[index + i].token = tokens[i];
+        prompt->entries[index + i].unscored = false;
+    }
+}
+
 void bt_completion_ended(uint64_t user, const bt_router_end *end)
 {
     choice *c = (choice *)(uintptr_t)user;
@@ -440,7 +475,7 @@ void bt_completion_ended(uint64_t user, const bt_router_end *end)
     bt_completions *owner = job->owner;
     assert(!c->ended && job->choices_left > 0);
     c->ended = true;
-    c->output_tokens = end->output_tokens;
+    if (job->request.max_tokens > 0) c->output_tokens = end->output_tokens;
     c->cached_tokens = end->cached_tokens;
     c->finish = end->reason;
     if (owner->on_end != NULL) owner->on_end(owner->arg, end, owner->now_ns() - c->started_ns);
@@ -449,6 +484,7 @@ void bt_completion_ended(uint64_t user, const bt_router_end *end)
         size_t bytes;
         bt_choice_text_finish(&c->text, text, &bytes);
         if (c->text.stop.matched) c->finish = BT_FINISH_STOP;
+        if (job->request.max_tokens == 0) c->finish = BT_FINISH_LENGTH;
         if (job->request.stream)
             stream_end(c, text, bytes);
         else
@@ -490,7 +526,8 @@ static bt_status submit(bt_completion *job, uint32_t i, bt_err *err)
     const bt_request_prompt *prompt = &request->prompts[i / request->n];
     bt_router_request r = {.tokens = prompt->tokens,
                            .token_count = prompt->token_count,
-                           .max_tokens = request->max_tokens,
+                           .max_tokens = request->max_tokens > 0 ? request->max_tokens : 1,
+                           .prompt_logprobs = prompt->entries != NULL && i % request->n == 0,
                            .ignore_eos = request->ignore_eos,
                            .sampling = request->sampling,
                            .user = (uint64_t)(uintptr_t)c,
@@ -507,12 +544,13 @@ static bt_status submit(bt_completion *job, uint32_t i, bt_err *err)
 }
 
 /* Its prompt is being computed for the first choice, and worth waiting for: a run is the least that a
- * prefix cache holds. */
+ * prefix cache holds, and the prompt's logprobs come once. */
 static bool waits(const bt_completion *job, uint32_t i)
 {
     uint32_t first = i - i % job->request.n;
+    const bt_request_prompt *prompt = prompt_of(&job->choices[i]);
     return i != first && !job->choices[first].begun &&
-           job->request.prompts[i / job->request.n].token_count > BT_RUN_TOKENS;
+           (prompt->token_count > BT_RUN_TOKENS || prompt->entries != NULL);
 }
 
 /* Those that need not wait. The first that is refused fails the job. */
@@ -564,12 +602,21 @@ static void init_choice(bt_completion *job, uint32_t i)
     c->job = job;
     c->index = i;
     c->started_ns = job->owner->now_ns();
-    uint64_t chars_before = 0;
-    for (size_t b = 0; b < prompt->echo_bytes; b++)
-        chars_before += ((uint8_t)prompt->echo[b] & 0xc0) != 0x80;
+    uint64_t chars_before = bt_count_chars(prompt->echo, prompt->echo_bytes);
     bt_choice_text_init(&c->text, &prompt->detok, &request->stop, chars_before);
     c->text.include_stop = request->include_stop;
     c->text.entries_wanted = request->sampling.logprobs;
+}
+
+/* What the client asked to echo may wait beside the rest. */
+static size_t pending_max(const bt_api_request *request)
+{
+    size_t echo_bytes = 0;
+    for (uint32_t i = 0; i < request->prompt_count; i++) {
+        if (request->prompts[i].entries != NULL) return BT_COMPLETION_ANSWER_MAX;
+        echo_bytes += request->n * request->prompts[i].echo_bytes;
+    }
+    return BT_COMPLETION_PENDING_MAX + ESCAPED_MAX * echo_bytes;
 }
 
 static bt_completion *new_job(bt_completions *completions, bt_http_exchange *exchange,
@@ -589,10 +636,7 @@ static bt_completion *new_job(bt_completions *completions, bt_http_exchange *exc
     int used = snprintf(job->id, sizeof(job->id), request->chat ? "chatcmpl-" : "cmpl-");
     for (size_t i = 0; i < sizeof(random); i++)
         used += snprintf(job->id + used, 3, "%02x", random[i]);
-    size_t echo_bytes = 0;
-    for (uint32_t i = 0; i < request->prompt_count; i++)
-        echo_bytes += request->n * request->prompts[i].echo_bytes;
-    bt_json_init(&job->pending, BT_COMPLETION_PENDING_MAX + ESCAPED_MAX * echo_bytes);
+    bt_json_init(&job->pending, pending_max(request));
     job->choice_count = choices;
     for (uint32_t i = 0; i < choices; i++) init_choice(job, i);
     job->next = completions->first;

@@ -51,6 +51,8 @@ void bt_completion_start(bt_completions *completions, bt_http_exchange *exchange
 void bt_completions_submit_due(bt_completions *completions);
 /* The io calls of the core; user is what start gave it. */
 void bt_completion_token(uint64_t user, uint32_t index, const bt_token *token, bool eos);
+void bt_completion_prompt_logprobs(uint64_t user, uint32_t index, const bt_token *tokens,
+                                   uint32_t token_count);
 void bt_completion_ended(uint64_t user, const bt_router_end *end);
 /* Ends every job with an error that its client sees: the router goes. */
 void bt_completions_fail_all(bt_completions *completions, const char *why);

@@ -98,30 +98,46 @@ static void top_map(bt_json_out *json, const bt_tokenizer *tokenizer, const bt_t
     bt_json_end(json, '}');
 }
 
+static const bt_choice_entry *entry_at(const bt_openai_choice *choice, uint32_t i)
+{
+    return i < choice->prompt_entry_count ? &choice->prompt_entries[i]
+                                          : &choice->entries[i - choice->prompt_entry_count];
+}
+
 static void completion_logprobs(bt_json_out *json, const bt_tokenizer *tokenizer,
                                 const bt_openai_choice *choice)
 {
     char text[BT_TOKEN_TEXT_BYTES_MAX];
-    const bt_choice_entry *entries = choice->entries;
+    uint32_t count = choice->prompt_entry_count + choice->entry_count;
     bt_json_begin(json, '{');
     bt_json_key(json, "tokens");
     bt_json_begin(json, '[');
-    for (uint32_t i = 0; i < choice->entry_count; i++)
-        bt_json_string(json, text,
-                       bt_openai_token_text(tokenizer, entries[i].token.id, "bytes:", text));
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t id = entry_at(choice, i)->token.id;
+        bt_json_string(json, text, bt_openai_token_text(tokenizer, id, "bytes:", text));
+    }
     bt_json_end(json, ']');
     bt_json_key(json, "token_logprobs");
     bt_json_begin(json, '[');
-    for (uint32_t i = 0; i < choice->entry_count; i++)
-        write_logprob(json, entries[i].token.logprob);
+    for (uint32_t i = 0; i < count; i++) {
+        if (entry_at(choice, i)->unscored)
+            bt_json_null(json);
+        else
+            write_logprob(json, entry_at(choice, i)->token.logprob);
+    }
     bt_json_end(json, ']');
     bt_json_key(json, "top_logprobs");
     bt_json_begin(json, '[');
-    for (uint32_t i = 0; i < choice->entry_count; i++) top_map(json, tokenizer, &entries[i].token);
+    for (uint32_t i = 0; i < count; i++) {
+        if (entry_at(choice, i)->unscored)
+            bt_json_null(json);
+        else
+            top_map(json, tokenizer, &entry_at(choice, i)->token);
+    }
     bt_json_end(json, ']');
     bt_json_key(json, "text_offset");
     bt_json_begin(json, '[');
-    for (uint32_t i = 0; i < choice->entry_count; i++) bt_json_u64(json, entries[i].offset);
+    for (uint32_t i = 0; i < count; i++) bt_json_u64(json, entry_at(choice, i)->offset);
     bt_json_end(json, ']');
     bt_json_end(json, '}');
 }
@@ -176,7 +192,7 @@ void bt_openai_add_choice(bt_json_out *json, const bt_openai_head *head,
         bt_json_string(json, choice->text, choice->text_bytes);
     }
     bt_json_key(json, "logprobs");
-    if (!choice->logprobs || (head->chunk && choice->entry_count == 0))
+    if (!choice->logprobs || (head->chunk && choice->entry_count + choice->prompt_entry_count == 0))
         bt_json_null(json);
     else if (head->chat)
         chat_logprobs(json, head->tokenizer, choice);

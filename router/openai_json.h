@@ -29,7 +29,9 @@ typedef struct {
     bool role; /* chat: the first chunk of a choice, which says who speaks */
     const char *text;
     size_t text_bytes;
-    bool logprobs; /* were asked for */
+    bool logprobs;                         /* were asked for */
+    const bt_choice_entry *prompt_entries; /* before the others: of the prompt that is echoed */
+    uint32_t prompt_entry_count;
     const bt_choice_entry *entries;
     uint32_t entry_count;
     const uint32_t *ids; /* NULL: none were asked for */

@@ -12,12 +12,14 @@
 #define BT_ROUTER_REQUEST_H
 
 #include "common/base/crypto.h"
+#include "common/base/limits.h"
 #include "common/base/sampling.h"
 #include "common/base/status.h"
 #include "common/text/chat.h"
 #include "common/text/detok.h"
 #include "common/text/stop.h"
 #include "common/text/tokenizer.h"
+#include "router/choice_text.h"
 #include "router/request/error.h"
 
 #include <stdbool.h>
@@ -25,7 +27,8 @@
 #include <stdint.h>
 
 #define BT_PROMPTS_MAX 16u
-#define BT_MAX_TOKENS_DEFAULT 16u           /* of completions; a chat may fill the context */
+#define BT_MAX_TOKENS_DEFAULT 16u                  /* of completions; a chat may fill the context */
+#define BT_SCORED_TOKENS_MAX BT_CONTEXT_TOKENS_MAX /* of all prompts of a request */
 #define BT_PROMPT_TEXT_BYTES_MAX (8u << 20) /* decoded, or echoed to all choices of a request */
 
 typedef struct {
@@ -43,6 +46,8 @@ typedef struct {
     uint32_t token_count;
     char *echo; /* [echo_bytes]: its text, where asked for; not terminated */
     size_t echo_bytes;
+    bt_choice_entry
+        *entries;   /* [token_count]: its tokens, where logprobs are to be echoed; unscored */
     bt_detok detok; /* as the output goes on with it */
 } bt_request_prompt;
 
@@ -50,8 +55,8 @@ typedef struct {
     bool chat;
     bt_request_prompt prompts[BT_PROMPTS_MAX];
     uint32_t prompt_count;
-    uint32_t n; /* choices of each prompt */
-    uint32_t max_tokens;
+    uint32_t n;          /* choices of each prompt */
+    uint32_t max_tokens; /* 0, with echo only: the prompt and nothing more */
     bool
         max_tokens_default; /* of a chat that does not say: may be less where daemons have less room */
     bt_sampling sampling; /* its rows are bias */

@@ -74,6 +74,13 @@ static void io_ended(void *ctx, uint64_t user, const bt_router_end *end)
     bt_completion_ended(user, end);
 }
 
+static void io_prompt_logprobs(void *ctx, uint64_t user, uint32_t index, const bt_token *tokens,
+                               uint32_t token_count)
+{
+    (void)ctx;
+    bt_completion_prompt_logprobs(user, index, tokens, token_count);
+}
+
 /* ---- daemons ---- */
 
 static void on_death(void *arg)
@@ -311,7 +318,7 @@ static bt_status create_core(bt_router *router, bt_err *err)
     bt_random_bytes(&config.incarnation, sizeof(config.incarnation));
     config.incarnation |= 1;
     router->incarnation = config.incarnation;
-    bt_router_io io = {router, io_send, io_token, io_ended, NULL};
+    bt_router_io io = {router, io_send, io_token, io_ended, io_prompt_logprobs};
     size_t bytes = (bt_router_core_bytes(&config) + 63) & ~(size_t)63;
     router->core_memory = aligned_alloc(64, bytes);
     if (router->core_memory == NULL)

@@ -258,7 +258,8 @@ bool bt_check_sizes(const bt_request_context *context, const bt_fields *body,
     uint64_t echo_bytes = 0;
     for (uint32_t i = 0; i < request->prompt_count; i++) {
         uint64_t tokens = request->prompts[i].token_count;
-        if (tokens + request->max_tokens > context->context_tokens_max)
+        uint32_t output = request->max_tokens > 0 ? request->max_tokens : 1;
+        if (tokens + output > context->context_tokens_max)
             return bt_too_long(context, tokens, request->max_tokens,
                                request->chat ? "messages" : "prompt", body->error);
         echo_bytes += (uint64_t)request->n * request->prompts[i].echo_bytes;
@@ -278,6 +279,7 @@ void bt_api_request_finish(bt_api_request *request)
     for (uint32_t i = 0; i < request->prompt_count; i++) {
         free(request->prompts[i].tokens);
         free(request->prompts[i].echo);
+        free(request->prompts[i].entries);
     }
     request->prompt_count = 0;
 }

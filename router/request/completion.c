@@ -24,10 +24,38 @@ static bool take_echo(const bt_request_context *context, const json_t *item, uin
     return true;
 }
 
+/* The prompt's tokens as entries that wait for their logprobs. What the tokenizer normalized away is in
+ * the echo and not in the tokens: no offset is beyond the echo. */
+static bool take_entries(const bt_request_context *context, uint32_t flags,
+                         bt_request_prompt *prompt, bt_api_error *error)
+{
+    prompt->entries = calloc(prompt->token_count, sizeof(bt_choice_entry));
+    if (prompt->entries == NULL) return bt_api_no_memory(error);
+    uint64_t echo_chars = bt_count_chars(prompt->echo, prompt->echo_bytes), chars = 0;
+    bt_detok detok;
+    bt_detok_init(&detok, context->tokenizer, flags);
+    for (uint32_t i = 0; i < prompt->token_count; i++) {
+        char text[BT_DETOK_BYTES_MAX];
+        prompt->entries[i] = (bt_choice_entry){.token.id = prompt->tokens[i],
+                                               .offset = chars < echo_chars ? chars : echo_chars,
+                                               .unscored = true};
+        size_t bytes = bt_detok_push(&detok, prompt->tokens[i], text);
+        chars += bt_count_chars(text, bytes);
+    }
+    return true;
+}
+
 /* A text or an array of ids. */
 static bool add_prompt(const bt_request_context *context, const json_t *item,
                        bt_api_request *request, bt_api_error *error)
 {
+    uint32_t scored = 0;
+    for (uint32_t i = 0; i < request->prompt_count; i++)
+        scored += request->prompts[i].entries != NULL ? request->prompts[i].token_count : 0;
+    if (scored > BT_SCORED_TOKENS_MAX)
+        return bt_api_refuse(error, "prompt",
+                             "prompts of more than %u tokens to echo with logprobs",
+                             BT_SCORED_TOKENS_MAX);
     if (request->prompt_count == BT_PROMPTS_MAX)
         return bt_api_refuse(error, "prompt", "'prompt' may hold %u prompts at most",
                              BT_PROMPTS_MAX);
@@ -47,7 +75,9 @@ static bool add_prompt(const bt_request_context *context, const json_t *item,
     if (list.count == 0) return bt_api_refuse(error, "prompt", "'prompt' must not be empty");
     uint32_t flags = request->keep_special ? BT_DETOK_SPECIAL : 0;
     bt_detok_init(&prompt->detok, context->tokenizer, flags | BT_DETOK_CONTINUES);
-    return !request->echo || take_echo(context, item, flags, prompt, error);
+    if (!request->echo) return true;
+    return take_echo(context, item, flags, prompt, error) &&
+           (!request->sampling.logprobs || take_entries(context, flags, prompt, error));
 }
 
 /* string | [string] | [int] | [[int]] */
@@ -78,16 +108,14 @@ static bool take_own(const bt_fields *body, bt_api_request *request)
 {
     static const bt_neutral neutrals[] = {{"suffix", BT_NEUTRAL_EMPTY_TEXT, 0}};
     int64_t max_tokens = BT_MAX_TOKENS_DEFAULT, logprobs = 0;
-    if (!bt_take_integer(body, "max_tokens", 1, INT32_MAX, &max_tokens) ||
+    if (!bt_take_bool(body, "echo", &request->echo) ||
+        !bt_take_integer(body, "max_tokens", request->echo ? 0 : 1, INT32_MAX, &max_tokens) ||
         !bt_take_integer(body, "logprobs", 0, BT_TOP_LOGPROBS_MAX, &logprobs) ||
-        !bt_take_bool(body, "echo", &request->echo) || !bt_refuse_unsupported(body, neutrals, 1))
+        !bt_refuse_unsupported(body, neutrals, 1))
         return false;
     request->max_tokens = (uint32_t)max_tokens;
     request->sampling.logprobs = bt_field(body, "logprobs") != NULL;
     request->sampling.top_logprobs = (uint32_t)logprobs;
-    if (request->echo && request->sampling.logprobs)
-        return bt_api_refuse(body->error, "echo",
-                             "'echo' with 'logprobs' (of the prompt) is not supported");
     return true;
 }
 

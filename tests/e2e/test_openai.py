@@ -135,11 +135,8 @@ def test_logprobs_of_completions(client, shared_fleet):
 def test_logprobs_are_the_engine_s(client, shared_fleet):
     """The first token's logprobs are the log-softmax of the logits of `baton logits`."""
     ids = tokenize(shared_fleet, prompt=PROMPT)
-    logits = json.loads(run_baton("logits", "--model", FOLDER, "--ids", ",".join(map(str, ids))).stdout)
-    top = max(logits)
-    total = top + math.log(sum(math.exp(x - top) for x in logits))
     answer = client.completions.create(model=MODEL, prompt=ids, max_tokens=1, temperature=0, logprobs=5)
-    expected = sorted((x - total for x in logits), reverse=True)[:5]
+    expected = sorted(log_softmax(ids), reverse=True)[:5]
     got = sorted(answer.choices[0].logprobs.top_logprobs[0].values(), reverse=True)
     assert got == pytest.approx(expected, abs=1e-3)
 
@@ -225,9 +222,75 @@ def test_echo(client, shared_fleet):
             for choice in chunk.choices:
                 texts[choice.index] += choice.text
         assert texts == [PROMPT + plain] * 2
+
+
+def log_softmax(ids):
+    logits = json.loads(run_baton("logits", "--model", FOLDER, "--ids", ",".join(map(str, ids))).stdout)
+    top = max(logits)
+    total = top + math.log(sum(math.exp(x - top) for x in logits))
+    return [x - total for x in logits]
+
+
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_echoed_logprobs(client, shared_fleet, as_ids):
+    """Each token of the prompt but the first has the logprob that the engine gives it after those before it."""
+    ids = tokenize(shared_fleet, prompt=PROMPT)
+    fields = dict(model=MODEL, prompt=ids if as_ids else PROMPT, max_tokens=3, temperature=0, echo=True, logprobs=2)
+    choice = client.completions.create(**fields).choices[0]
+    plain = client.completions.create(**{**fields, "echo": False}).choices[0]
+    got = choice.logprobs
+    assert choice.text == PROMPT + plain.text
+    assert got.tokens[0] == "<|bos|>" and "".join(got.tokens[1:]) == choice.text
+    assert got.tokens[len(ids):] == plain.logprobs.tokens
+    assert got.token_logprobs[len(ids):] == pytest.approx(plain.logprobs.token_logprobs, abs=1e-3)
+    assert got.token_logprobs[0] is None and got.top_logprobs[0] is None
+    for i in range(1, len(ids)):
+        expected = log_softmax(ids[:i])
+        assert got.token_logprobs[i] == pytest.approx(expected[ids[i]], abs=1e-2)
+        assert max(got.top_logprobs[i].values()) == pytest.approx(max(expected), abs=1e-2)
+        assert got.tokens[i] in got.top_logprobs[i]
+    for token, offset in zip(got.tokens[1:], got.text_offset[1:]):
+        assert choice.text[offset:offset + len(token)] == token
+
+
+@pytest.mark.parametrize("n, max_tokens", [(1, 0), (1, 4), (3, 4), (2, 0)])
+def test_echoed_logprobs_streamed(client, n, max_tokens):
+    """As the whole answer; with max_tokens 0 the prompt alone is scored."""
+    fields = dict(model=MODEL, prompt=[PROMPT, "The old man looked at the sea"], max_tokens=max_tokens, temperature=0,
+                  echo=True, logprobs=1, n=n)
+    whole = client.completions.create(**fields)
+    assert whole.usage.completion_tokens == 2 * n * max_tokens
+    texts = [""] * 2 * n
+    logprobs = [{"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []} for _ in texts]
+    for chunk in client.completions.create(**fields, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            for name, values in logprobs[choice.index].items():
+                values += getattr(choice.logprobs, name) if choice.logprobs else []
+    assert texts == [c.text for c in whole.choices]
+    assert logprobs == [c.logprobs.to_dict() for c in whole.choices]
+    assert all(c.finish_reason == "length" for c in whole.choices)
+    if max_tokens == 0:
+        assert texts == [p for p in fields["prompt"] for _ in range(n)]
+
+
+def test_scoring_many_tokens(client):
+    """Again the same, whatever is in the prefix cache."""
+    prompt = [2 + (i * i * 17 + 3 * i) % 4000 for i in range(1500)]
+    fields = dict(model=MODEL, prompt=prompt, max_tokens=0, echo=True, logprobs=0)
+    first, again = (client.completions.create(**fields).choices[0].logprobs for _ in range(2))
+    assert first.token_logprobs == again.token_logprobs and len(first.tokens) == 1500
+    assert first.token_logprobs.count(None) == 1
+    total = client.completions.create(**{**fields, "prompt": prompt[:1400]}).choices[0].logprobs
+    assert total.token_logprobs == pytest.approx(first.token_logprobs[:1400], abs=1e-2)
+
+
+def test_no_tokens_need_an_echo(client):
     with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(model=MODEL, prompt=PROMPT, echo=True, logprobs=1)
-    assert caught.value.param == "echo"
+        client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=0)
+    assert caught.value.param == "max_tokens"
+    answer = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=0, echo=True)
+    assert answer.choices[0].text == PROMPT and answer.usage.completion_tokens == 0
 
 
 # ---- text ----

@@ -48,13 +48,18 @@ static void check_request(bt_api_request *request)
 {
     assert(request->prompt_count >= 1 && request->prompt_count <= BT_PROMPTS_MAX);
     assert(request->n >= 1 && request->prompt_count * request->n <= CHOICES);
-    assert(request->max_tokens >= 1 && request->sampling.min_tokens <= request->max_tokens);
+    uint32_t output = request->max_tokens > 0 ? request->max_tokens : 1;
+    assert(request->max_tokens >= 1 || request->echo);
+    assert(request->sampling.min_tokens <= request->max_tokens);
     assert(bt_sampling_fault(&request->sampling, VOCAB) == NULL);
     assert(request->stop.count <= BT_STOP_STRINGS_MAX && !request->stop.matched);
     for (uint32_t i = 0; i < request->prompt_count; i++) {
         const bt_request_prompt *prompt = &request->prompts[i];
-        assert(prompt->token_count >= 1 && prompt->token_count + request->max_tokens <= CONTEXT);
-        for (uint32_t t = 0; t < prompt->token_count; t++) assert(prompt->tokens[t] < VOCAB);
+        assert(prompt->token_count >= 1 && prompt->token_count + output <= CONTEXT);
+        for (uint32_t t = 0; t < prompt->token_count; t++) {
+            assert(prompt->tokens[t] < VOCAB);
+            assert(prompt->entries == NULL || prompt->entries[t].offset <= prompt->echo_bytes);
+        }
     }
     bt_api_request_finish(request);
 }

@@ -538,6 +538,31 @@ static void prompt_logprobs_come_first(void **state)
     drop(f);
 }
 
+/* D may even finish before P's link is read. */
+static void prompt_logprobs_come_after_the_end(void **state)
+{
+    (void)state;
+    fixture *f = start_fleet(1, 1);
+    submit_scored(f);
+    bt_fence fence = expect_attempt(f, P0, D0, 1, 0);
+    tokens(f, D0, &fence, 0, 10);
+    finished(f, D0, &fence, 10);
+    expect_silence(f);
+    assert_int_equal(f->ended_count, 0);
+    scores(f, P0, &fence, 1, 4);
+    assert_int_equal(f->token_count, 10);
+    assert_int_equal(f->ended_count, 1);
+    assert_int_equal(f->end.reason, BT_FINISH_LENGTH);
+    drop(f);
+    f = start_fleet(1, 1);
+    submit_scored(f);
+    fence = expect_attempt(f, P0, D0, 1, 0);
+    tokens(f, D0, &fence, 0, 9); /* one is missing, and that is no matter of time */
+    finished(f, D0, &fence, 10);
+    expect_cancels(f, P0, D0, 1);
+    drop(f);
+}
+
 /* Lost, skipped or of other tokens: another attempt, which tells what is missing. */
 static void missing_prompt_logprobs_fail_the_attempt(void **state)
 {
@@ -1536,6 +1561,7 @@ int main(void)
         cmocka_unit_test(one_token_needs_no_decode),
         cmocka_unit_test(ignored_eos),
         cmocka_unit_test(prompt_logprobs_come_first),
+        cmocka_unit_test(prompt_logprobs_come_after_the_end),
         cmocka_unit_test(missing_prompt_logprobs_fail_the_attempt),
         cmocka_unit_test(prompt_logprobs_are_asked_for_once),
         cmocka_unit_test(stop_ids_end_the_output),
