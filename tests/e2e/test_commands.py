@@ -16,10 +16,10 @@ PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 URL = "http://127.0.0.1:8000"
 
 
-def examples():
+def examples(page=PAGE):
     """(command, lines it prints) of every console block."""
     found = []
-    for block in re.findall(r"^```console\n(.*?)^```$", PAGE, re.M | re.S):
+    for block in re.findall(r"^```console\n(.*?)^```$", page, re.M | re.S):
         for command, output in re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", block, re.M):
             found.append((command, output.splitlines()))
     return found

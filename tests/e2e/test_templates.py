@@ -7,11 +7,13 @@ import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 
 import pytest
 
-from conftest import BIN
+import test_commands
+from conftest import BIN, ROOT
 
 cases = pytest.importorskip("template_cases", reason="skipped: jinja2 is not installed")
 
@@ -116,3 +118,52 @@ def test_real_templates_give_the_recorded_prompts():
         assert answer.get("text") == case["target"], f"{case['name']}: {answer.get('error')}"
     print(f"{len(real)} of {len(real)} templates byte for byte")
     assert len(real) == 27
+
+
+def render_command(*args):
+    done = subprocess.run([str(BIN / "baton"), "render", *map(str, args)], capture_output=True, timeout=20, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+PAGE = (ROOT / "docs" / "chat-templates.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command, output", test_commands.examples(PAGE), ids=lambda value: str(value)[:60])
+def test_documented_examples_print_what_they_say(command, output):
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+                          env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"})
+    assert (done.stdout + done.stderr).splitlines() == output
+
+
+def test_documented_names_are_all_there_are():
+    """The page's filters and tests are those that exist, and what it says is refused is."""
+    env = cases.environment()
+    rows = {kind: set(re.search(rf"^\| {kind} \| (.*) \|$", PAGE, re.M).group(1).split()) for kind in ("filters", "tests")}
+    for kind, known, form in (("filters", env.filters, "{{ 1|%s }}"), ("tests", env.tests, "{{ 1 is %s }}")):
+        names = [name for name in known if name.isalpha()]
+        refused = {name for name, answer in zip(names, render_all([{"template": form % name, "input": {}} for name in names]))
+                   if answer.get("status", "").endswith("ERR_FORMAT")}
+        assert rows[kind] == set(names) - refused
+        if kind == "filters":
+            assert refused == set(re.search(r"filters \(([^)]*)\)", PAGE).group(1).replace("\n", " ").split(", "))
+
+
+def test_wrong_uses_of_the_command(tmp_path):
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text('{"messages": [{"role": "user", "content": "hi"}]}')
+    bad.write_text('{"messages": [\n{"role": }]}')
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages[0].content }}\n{{ missing.field }}\n")
+    other = tmp_path / "list.json"
+    other.write_text("[]")
+    for args, code, message in [
+            ([], 2, "--template FILE or --model DIR is missing"), (["--template", template], 2, "--input FILE is missing"),
+            (["--template", template, "--input", good, "--nonsense"], 2, "--nonsense"),
+            (["--template", template, "--input", bad], 1, "bad.json:2:"),
+            (["--template", template, "--input", other], 1, "list.json: is not a JSON object"),
+            (["--template", template, "--input", tmp_path / "absent"], 1, "absent: No such file or directory"),
+            (["--template", tmp_path / "absent", "--input", good], 1, "absent: No such file or directory"),
+            (["--template", template, "--input", good], 1, "t.jinja:2: 'missing' is undefined"),
+            (["--model", tmp_path, "--input", good], 1, "there is no chat template in this folder")]:
+        done = render_command(*args)
+        assert done[:2] == (code, "") and message in done[2] and done[2].count("\n") == 1, (args, done)
