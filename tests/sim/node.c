@@ -367,6 +367,12 @@ static void postpone(world *w, sim_event *event, uint64_t until_ns)
     if (event->kind == EV_MESSAGE) tally_message(w, event->msg_kind, FAULT_FROZEN);
 }
 
+/* A second stop within the first does not end it sooner: what came meanwhile waits for its end. */
+static void freeze(const world *w, uint64_t *until_ns, uint64_t for_ns)
+{
+    if (w->now_ns + for_ns > *until_ns) *until_ns = w->now_ns + for_ns;
+}
+
 /* A stopped process sees nothing; what arrives meanwhile waits for it. */
 static bool postponed(world *w, sim_event *event, sim_node *node)
 {
@@ -479,7 +485,7 @@ void node_event(world *w, sim_event *event)
     case EV_TOLD_DEAD: tell_dead(w, event->a, event->arg); break;
     case EV_FREEZE:
         if (node->up) {
-            node->frozen_until_ns = w->now_ns + event->arg;
+            freeze(w, &node->frozen_until_ns, event->arg);
             world_trace(w, "node %u stops for %.0f ms", node->index, (double)event->arg / 1e6);
         }
         break;
@@ -613,7 +619,7 @@ void router_event(world *w, sim_event *event)
     switch (event->kind) {
     case EV_ROUTER_RESTART: router_restart(w); break;
     case EV_FREEZE:
-        w->router_frozen_until_ns = w->now_ns + event->arg;
+        freeze(w, &w->router_frozen_until_ns, event->arg);
         world_trace(w, "the router stops for %.0f ms", (double)event->arg / 1e6);
         break;
     case EV_SUBMIT: submit(w, event->arg); break;

@@ -154,7 +154,7 @@ void scenario_draw(world *w, uint64_t seed)
                   s->p_block_tokens;
     s->d_blocks = (2 * BT_RUN_TOKENS + (1 + (uint32_t)world_random(w, 3)) * (SIM_TOKENS_MAX + 40)) /
                   s->d_block_tokens;
-    s->tight = world_random(w, 6) == 0;
+    s->tight = world_random(w, 4) == 0;
     if (s->tight) {
         s->d_block_tokens = 16;
         s->d_blocks = TIGHT_BLOCKS;
