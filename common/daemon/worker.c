@@ -414,8 +414,8 @@ bt_status bt_worker_run(bt_worker *worker, bt_err *err)
     bt_worker_arm(worker);
     bt_log_info(NULL,
                 "incarnation %016" PRIx64
-                ", model %s, KV %s, %zu bytes a token, %u tokens in the pool, router %s",
-                worker->hello.incarnation, worker->hello.model,
+                ", model %s computed in %s, KV %s, %zu bytes a token, %u tokens in the pool, router %s",
+                worker->hello.incarnation, worker->hello.model, bt_compute_names[o->compute],
                 bt_dtype_name(worker->hello.kv_dtype),
                 bt_kv_token_bytes(&bt_engine_kv(worker->engine)->shape),
                 worker->hello.pool_blocks * worker->hello.block_tokens, o->router);

@@ -286,6 +286,7 @@ int main(int argc, char **argv)
                                                          : (uint32_t)CPU_COUNT(&cores),
                                      .compute = argc > 3 ? compute_of(argv[3]) : BT_COMPUTE_F32,
                                      .kernels = kernels};
+    setvbuf(stdout, NULL, _IOLBF, 0);
     must(bt_crypto_start(&err), &err);
     must(bt_model_open(argc > 1 ? argv[1] : "ops/model", &model, &err), &err);
     const bt_model_config *m = bt_model_config_of(model);

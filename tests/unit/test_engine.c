@@ -317,8 +317,8 @@ static void test_configs_that_cannot_run_are_refused(void **state)
                                    .batch_seqs_max = 1,
                                    .batch_tokens_max = 16,
                                    .threads = 1};
-    bt_engine_config bad[8];
-    for (int i = 0; i < 8; i++) bad[i] = good;
+    bt_engine_config bad[10];
+    for (int i = 0; i < 10; i++) bad[i] = good;
     bad[0].backend = "tpu";
     bad[1].block_tokens = 24;
     bad[2].pool_blocks = 0;
@@ -327,7 +327,9 @@ static void test_configs_that_cannot_run_are_refused(void **state)
     bad[5].kv_dtype = BT_DTYPE_F16;
     bad[6].context_tokens_max = TINY_CONTEXT + 1;
     bad[7].threads = 10000;
-    for (int i = 0; i < 8; i++) {
+    bad[8].compute = BT_COMPUTE_COUNT;
+    bad[9].kernels = "abacus";
+    for (int i = 0; i < 10; i++) {
         bt_engine *engine = NULL;
         bt_err err = {0};
         assert_int_equal(bt_engine_create(model, &bad[i], &engine, &err), BT_ERR_ARGUMENT);
