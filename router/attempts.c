@@ -278,7 +278,7 @@ static void reset_attempt(bt_router_core *core, bt_router_entry *r, uint64_t now
 {
     r->attempt++;
     if (r->attempt > 1) core->stats.retries_total++;
-    r->waiting = r->accepted = r->pinned = r->first_seen = false;
+    r->waiting = r->accepted = r->pinned = r->first_seen = r->learnt = false;
     r->gap_set = 0;
     set_deadline(core, r, now_ns + core->config.progress_ns);
 }
@@ -479,6 +479,7 @@ static bool receive(bt_router_core *core, bt_router_entry *r, uint32_t index, co
 static void accept(bt_router_core *core, bt_router_entry *r, uint64_t now_ns)
 {
     r->accepted = true;
+    bt_router_learn_prefill_done(core, r);
     release_prefill(core, r, now_ns);
 }
 
@@ -514,7 +515,7 @@ static void on_first_token(bt_router_core *core, bt_router_entry *r, const bt_ms
     }
     leave_prefill(core, r, now_ns);
     use_cached(r, msg->first_token.cached_tokens);
-    if (!r->first_seen) bt_router_learn_prefill(core, r, msg->first_token.cached_tokens);
+    bt_router_learn_prefill(core, r, msg->first_token.cached_tokens);
     r->first_seen = true;
     if (receive(core, r, base, &msg->first_token.token, now_ns)) return;
     if (msg->first_token.final && r->committed == base + 1) {

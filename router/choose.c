@@ -108,9 +108,18 @@ static void learn(bt_router_core *core, const bt_router_entry *r, bt_prefix_owne
     bt_prefix_index_learn(core->index, owner, r->names, runs_of_attempt(r));
 }
 
-void bt_router_learn_prefill(bt_router_core *core, const bt_router_entry *r, uint32_t cached_tokens)
+void bt_router_learn_prefill(bt_router_core *core, bt_router_entry *r, uint32_t cached_tokens)
 {
+    if (r->learnt) return;
+    r->learnt = true;
     learn(core, r, owner_alone(core, r->prefill), r->p_believed, cached_tokens);
+}
+
+void bt_router_learn_prefill_done(bt_router_core *core, bt_router_entry *r)
+{
+    if (r->learnt || r->local || core->index == NULL) return;
+    r->learnt = true;
+    bt_prefix_index_learn(core->index, owner_alone(core, r->prefill), r->names, runs_of_attempt(r));
 }
 
 void bt_router_learn_decode(bt_router_core *core, const bt_router_entry *r, uint32_t cached_tokens)

@@ -27,6 +27,7 @@ typedef struct {
     bool usage_seen;
     bool p_counted; /* in its P's `assigned` */
     bool local;     /* D computes the prompt of this attempt: no P */
+    bool learnt;    /* what P has cached now is in the index */
     bool no_local;  /* an attempt of that kind failed: prefer pairs */
     bool ignore_eos;
     bt_request_id id;
@@ -141,8 +142,9 @@ bool bt_router_alone(const bt_router_core *core);
 void bt_router_names_update(bt_router_core *core, bt_router_entry *r);
 void bt_router_believe(bt_router_core *core, bt_router_entry *r, const bt_router_choice *choice);
 /* What the daemons of this attempt say of their caches. */
-void bt_router_learn_prefill(bt_router_core *core, const bt_router_entry *r,
-                             uint32_t cached_tokens);
+void bt_router_learn_prefill(bt_router_core *core, bt_router_entry *r, uint32_t cached_tokens);
+/* P had computed it, since D has it all, before its FirstToken came; what was cached is not known. */
+void bt_router_learn_prefill_done(bt_router_core *core, bt_router_entry *r);
 void bt_router_learn_decode(bt_router_core *core, const bt_router_entry *r, uint32_t cached_tokens);
 
 /* -- attempts.c -------------------------------------------------------------------------------- */

@@ -362,6 +362,33 @@ static void no_pair_is_ready(void **state)
     free(f.core);
 }
 
+/* D's Tokens may overtake P's FirstToken: the index learns all the same, once for each. */
+static void learns_in_any_order(void **state)
+{
+    (void)state;
+    bt_router_config config = config_default();
+    config.policy = "prefix_affinity";
+    config.local_prefill_max = 0;
+    for (uint32_t first = 0; first < 2; first++) {
+        fixture f;
+        start(&f, &config);
+        submit(&f, 1);
+        bt_fence fence = expect_pair(&f, D0);
+        if (first) say(&f, P, BT_MSG_FIRST_TOKEN, &fence, 64);
+        say(&f, D0, BT_MSG_ACCEPTED, &fence, 0);
+        say(&f, D0, BT_MSG_TOKENS, &fence, 0);
+        if (!first) say(&f, P, BT_MSG_FIRST_TOKEN, &fence, 64);
+        bt_router_stats stats;
+        bt_router_core_stats(f.core, &stats);
+        assert_int_equal(stats.prefix_entries, 2 * (PROMPT / 64)); /* of P and of D */
+        assert_int_equal(f.tokens, 1);
+        /* The next one is known to be cached but for its last token. */
+        submit(&f, 2);
+        assert_int_equal(bt_router_core_daemon(f.core, P)->assigned_tokens, PROMPT % 64);
+        free(f.core);
+    }
+}
+
 /* A decode daemon whose pair was refused may have other weights: it computes nothing. */
 static void refused_pairs(void **state)
 {
@@ -387,6 +414,7 @@ int main(void)
         cmocka_unit_test(bounds),
         cmocka_unit_test(failures),
         cmocka_unit_test(no_pair_is_ready),
+        cmocka_unit_test(learns_in_any_order),
         cmocka_unit_test(refused_pairs),
     };
     return cmocka_run_group_tests_name("router_local", tests, NULL, NULL);
