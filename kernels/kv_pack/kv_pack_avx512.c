@@ -45,8 +45,12 @@ static inline void nh_add(nh_sums *sums, __mmask16 mask, __m512i words, const ui
 
 static inline void nh_store(const nh_sums *sums, uint64_t ret_nh[2])
 {
-    for (int lane = 0; lane < 2; lane++)
-        ret_nh[lane] += (uint64_t)_mm512_reduce_add_epi64(sums->lane[lane]);
+    /* Not _mm512_reduce_add_epi64, which adds as signed numbers in C. */
+    for (int lane = 0; lane < 2; lane++) {
+        uint64_t parts[8];
+        _mm512_storeu_si512(parts, sums->lane[lane]);
+        for (int i = 0; i < 8; i++) ret_nh[lane] += parts[i];
+    }
 }
 
 static void copy_avx512(const uint8_t *src, size_t bytes, const uint32_t *key, uint8_t *dst,
