@@ -77,8 +77,8 @@ CONTEXT = {
 STRINGS = ["s", "t", "u", "e", "html", "digits", "words", "lines"]
 LITERALS = ["0", "1", "2", "-1", "3.5", "1e3", "0x1f", "1_000", "'a'", "\"b\\n\"", "'é\\u00e9\\x41'", "''", "' '", "[]",
             "[1, 2, 3]", "(1,)", "()", "(1, 'x')", "{}", "{'k': 1, 'z': [2]}", "true", "False", "none", "None", "'o'", "'l'"]
-BINARY = ["+", "-", "*", "/", "//", "%", "~", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or", "**"]
-FILTERS = ["length", "upper", "lower", "trim", "title", "capitalize", "list", "first", "last", "reverse", "sort", "unique|list",
+BINARY = ["+", "-", "*", "/", "//", "%", "~", "==", "!=", "<", "<=", ">", ">=", "in", "not in", "and", "or"]
+FILTERS = ["length", "upper", "lower", "trim", "title", "capitalize", "list", "first", "last", "reverse|list", "sort", "unique|list",
            "min", "max", "sum", "string", "int", "float", "abs", "round", "tojson", "items|list", "dictsort", "wordcount", "escape",
            "safe", "count", "join", "join(', ')", "join('-', attribute='name')", "default('zz')", "default('zz', true)", "d",
            "replace('l', 'LL')", "replace('', '.')", "replace('o', '0', 1)", "indent", "indent(2, true)", "indent(3, blank=true)",
@@ -104,9 +104,9 @@ METHODS = ["strip()", "lstrip()", "rstrip()", "strip('H ')", "split()", "split('
            "isspace()", "isupper()", "islower()", "isnumeric()", "isdecimal()", "isascii()", "partition(' ')", "rpartition(' ')",
            "removeprefix('He')", "removesuffix('ld')", "zfill(15)", "ljust(14, '*')", "rjust(14)", "center(15, '-')",
            "format(1, 'x', k=2)", "items()", "keys()", "values()", "get('a')", "get('zz', 9)", "get('zz')", "copy()", "index(1)",
-           "count(1)", "append(4)", "pop()", "update({})", "nothing()", "items", "name", "x.y.z",
+           "count(1)", "append(4)", "pop()", "update({})", "nothing()", "name", "x.y.z",
            "__class__", "__len__"]
-SUBSCRIPTS = ["[0]", "[-1]", "[99]", "['a']", "['x']", "['items']", "[1:]", "[:-1]", "[::2]", "[::-1]", "[1:3]", "[-2:]",
+SUBSCRIPTS = ["[0]", "[-1]", "[99]", "['a']", "['x']", "[1:]", "[:-1]", "[::2]", "[::-1]", "[1:3]", "[-2:]",
               "[5:1:-1]", "[:0]", "['name']", "[n]", "[none]", "[:none]", "[1:99]", ".0", "[m:]", "['k']['z']", "[0]['name']"]
 FORMATS = ["'%s and %r' % (s, u)", "'%5d|%-5d|%05d' % (n, n, n)", "'%.2f %e %g' % (f, f, f)", "'%x %X %o %#x' % (n, n, n, n)",
            "'%s' % s", "'%s' % none", "'%(a)s %(b)r' % d", "'%d%%' % n", "'%c%c' % ('a', 66)", "'%s' % (1, 2)", "'%s %s' % s",
@@ -114,6 +114,8 @@ FORMATS = ["'%s and %r' % (s, u)", "'%5d|%-5d|%05d' % (n, n, n)", "'%.2f %e %g' 
            "'{0} {0!r} {1:>8} {k:<4}|'.format(s, n, k='v')", "'{:05d} {:,} {:x} {:#x}'.format(n, 1234567, 255, 255)",
            "'{:.2f} {:10.3f}| {:e} {:%}'.format(f, f, f, g)", "'{{}} {a.b}'.format(a=d)", "'{[k]}'.format({'k': 1})",
            "'{:^9}|{:*^9}|{:<9}|'.format(s[:3], s[:3], s[:3])", "'{} {}'.format(1)", "'{'.format()", "'{:d}'.format(s)",
+           "2 ** 10", "2 ** -1", "n ** 2", "m ** 3", "-2 ** 2", "-2 ** n", "f ** n", "zero ** zero", "2 ** 3 ** 2", "zero ** m",
+           "d['items']", "d.items()|list", "nested.items is callable", "l['items'] is defined", "s|reverse", "(l|reverse)|list",
            "'{:+} {: } {:-}'.format(n, n, m)", "'{:=+8d}'.format(n)", "'{:.3}'.format(s)", "'{:b}'.format(n)"]
 
 

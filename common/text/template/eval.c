@@ -306,9 +306,29 @@ static bool eval_logic(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_value *r
     return bt_tpl_eval(run, node->b, ret);
 }
 
+static bool is_literal(const bt_tpl_node *node)
+{
+    while (node->kind == BT_TPL_N_NEG || node->kind == BT_TPL_N_POS) node = node->a;
+    return node->kind == BT_TPL_N_CONST;
+}
+
+/* -2 ** n is -(2 ** n), although -2 ** 2 is 4: jinja2 writes a literal it has negated as "-2" into
+ * the Python that it compiles. */
+static bool eval_negated_power(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_value *ret)
+{
+    bt_tpl_value right;
+    if (!bt_tpl_eval(run, node->b, &right) ||
+        !bt_tpl_binary(run, 'p', node->a->a->constant, right, ret))
+        return false;
+    return bt_tpl_binary(run, '*', BT_TPL_V_INT(-1), *ret, ret);
+}
+
 static bool eval_binary(bt_tpl_run *run, const bt_tpl_node *node, bt_tpl_value *ret)
 {
     bt_tpl_value left, right;
+    if (node->op == 'p' && node->a->kind == BT_TPL_N_NEG && is_literal(node->a) &&
+        node->a->a->kind == BT_TPL_N_CONST && !is_literal(node->b))
+        return eval_negated_power(run, node, ret);
     if (!bt_tpl_eval(run, node->a, &left) || !bt_tpl_eval(run, node->b, &right)) return false;
     run->line = node->line;
     return bt_tpl_binary(run, node->op, left, right, ret);
