@@ -7,6 +7,7 @@
 #include "ops/cli/command.h"
 #include "ops/cli/fleet.h"
 #include "ops/cli/options.h"
+#include "router/policies/policy.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -94,7 +95,7 @@ static int parse_options(int argc, char **argv, up_options *o)
     const char *model = NULL;
     bt_option_choice kv = {bt_kv_dtype_choices, NULL}, prefill_kv = kv,
                      wire = {bt_wire_dtype_choices, NULL}, block = {block_sizes, NULL},
-                     prefill_block = block;
+                     prefill_block = block, policy = {bt_router_policy_choices, NULL};
     *o = (up_options){.prefills = 1, .decodes = 1};
     bool no_restart = false;
     const bt_option table[] = {
@@ -103,7 +104,7 @@ static int parse_options(int argc, char **argv, up_options *o)
         {"--prefill", BT_OPTION_U32, &o->prefills, 1, ROLE_MAX},
         {"--decode", BT_OPTION_U32, &o->decodes, 1, ROLE_MAX},
         {"--port", BT_OPTION_U32, &o->port, 0, 65535},
-        {.name = "--policy", .kind = BT_OPTION_TEXT, .value = &o->policy},
+        {"--policy", BT_OPTION_CHOICE, &policy, 0, 0},
         {"--kv-dtype", BT_OPTION_CHOICE, &kv, 0, 0},
         {"--prefill-kv-dtype", BT_OPTION_CHOICE, &prefill_kv, 0, 0},
         {"--wire", BT_OPTION_CHOICE, &wire, 0, 0},
@@ -130,6 +131,7 @@ static int parse_options(int argc, char **argv, up_options *o)
     o->kv_dtype = kv.value;
     o->prefill_kv_dtype = prefill_kv.value != NULL ? prefill_kv.value : kv.value;
     o->wire = wire.value;
+    o->policy = policy.value;
     o->block_size = block.value;
     o->prefill_block_size = prefill_block.value != NULL ? prefill_block.value : block.value;
     return BT_EXIT_OK;

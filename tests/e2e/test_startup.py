@@ -71,7 +71,7 @@ def test_wrong_flags(role, args):
 @pytest.mark.parametrize("args", [
     ["--bogus"], ["extra"], ["--prefill", "0"], ["--decode", "17"], ["--port", "70000"], ["--port", "x"], ["--model"],
     ["--set", "decode"], ["--set", "other.key=1"], ["--set", "decode.=1"], ["--set", "decode.a=1\nb=2"],
-    ["--kv-dtype", "f33"], ["--block-size", "17"], ["--wire", "zip"], ["--pre", "2"], ["--no-restart=1"],
+    ["--kv-dtype", "f33"], ["--policy", "fair"], ["--block-size", "17"], ["--wire", "zip"], ["--pre", "2"], ["--no-restart=1"],
 ])
 def test_wrong_flags_of_up(args):
     done = run_baton("up", *args, check=False, timeout=20)
@@ -314,7 +314,7 @@ def test_role_by_key(tmp_path):
     (["--set", "decode.kv_dtype=f33"], "'f33' is none of auto, f32, bf16, fp8, int8"),
     (["--set", "prefill.block_size=17"], "block_size is 16, 32 or 64, not 17"),
     (["--set", "prefill.wire=zip"], "'zip' is none of"),
-    (["--policy", "fair"], "'fair' is none of least_loaded"),
+    (["--set", "router.policy=fair"], "'fair' is none of least_loaded"),
     (["--set", "decode.no_such_key=1"], "unknown key 'no_such_key'"),
     (["--set", "router.requests=0"], "requests"),
     (["--model", "/nonexistent"], "/nonexistent"),
