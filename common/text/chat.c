@@ -37,11 +37,13 @@ static bt_status read_file(const char *path, size_t most, char **ret_text, size_
 {
     struct stat about;
     *ret_text = NULL;
-    if (stat(path, &about) != 0 && errno == ENOENT) return BT_OK;
-    FILE *file = S_ISREG(about.st_mode) ? fopen(path, "rb") : NULL;
+    bool known = stat(path, &about) == 0;
+    if (!known && errno == ENOENT) return BT_OK;
+    bool regular = known && S_ISREG(about.st_mode);
+    FILE *file = regular ? fopen(path, "rb") : NULL;
     if (file == NULL)
         return BT_FAIL(err, BT_ERR_OS, "%s: cannot open: %s", bt_json_show(path).text,
-                       S_ISREG(about.st_mode) ? strerror(errno) : "it is no file");
+                       known && !regular ? "it is no file" : strerror(errno));
     char *text = about.st_size >= 0 && (size_t)about.st_size <= most
                      ? malloc((size_t)about.st_size + 1)
                      : NULL;

@@ -5,6 +5,7 @@
 #include "common/base/parse.h"
 #include "router/request/parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,6 +118,26 @@ static bool check_message(const bt_fields *message)
            each_object(message, "tool_calls", calls, check_call);
 }
 
+/* Arguments of calls are JSON in a text, which the template may get parsed. */
+static bool check_arguments(const bt_fields *body, const json_t *messages)
+{
+    uint32_t containers = 0;
+    for (size_t i = 0; i < json_array_size(messages); i++) {
+        const json_t *calls = json_object_get(json_array_get(messages, i), "tool_calls");
+        for (size_t k = 0; k < json_array_size(calls); k++) {
+            const json_t *function = json_object_get(json_array_get(calls, k), "function");
+            const json_t *text = json_object_get(function, "arguments");
+            char param[BT_API_PARAM_BYTES_MAX];
+            snprintf(param, sizeof(param), "messages[%zu].tool_calls[%zu].function.arguments", i,
+                     k);
+            if (!bt_check_shape(json_string_value(text), json_string_length(text), param,
+                                &containers, body->error))
+                return false;
+        }
+    }
+    return true;
+}
+
 /* The messages as templates expect them: developer is what OpenAI calls system now, and templates
  * know only that. The caller frees them. */
 static bool take_messages(const bt_fields *body, json_t **ret_messages)
@@ -127,7 +148,8 @@ static bool take_messages(const bt_fields *body, json_t **ret_messages)
         return bt_api_refuse(body->error, "messages",
                              messages == NULL ? "you must provide messages"
                                               : "'messages' must not be empty");
-    if (!each_object(body, "messages", messages, check_message)) return false;
+    if (!each_object(body, "messages", messages, check_message) || !check_arguments(body, messages))
+        return false;
     json_t *copy = json_array();
     bool ok = copy != NULL;
     for (size_t i = 0; i < json_array_size(messages) && ok; i++) {

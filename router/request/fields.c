@@ -7,12 +7,14 @@
 
 /* Depth and number of containers, before anything is allocated for them. What is no JSON may be
  * miscounted; the parser refuses it. */
-static bool check_shape(const char *body, size_t bytes, bt_api_error *error)
+bool bt_check_shape(const char *json, size_t bytes, const char *param, uint32_t *containers,
+                    bt_api_error *error)
 {
-    uint32_t depth = 0, containers = 0;
+    const char *what = param[0] != '\0' ? param : "the body";
+    uint32_t depth = 0;
     bool in_string = false;
     for (size_t i = 0; i < bytes; i++) {
-        char c = body[i];
+        char c = json[i];
         if (in_string) {
             if (c == '\\')
                 i++;
@@ -22,23 +24,24 @@ static bool check_shape(const char *body, size_t bytes, bt_api_error *error)
             in_string = true;
         } else if (c == '{' || c == '[') {
             depth++;
-            containers++;
+            ++*containers;
         } else if ((c == '}' || c == ']') && depth > 0) {
             depth--;
         }
         if (depth > BT_BODY_DEPTH_MAX)
-            return bt_api_refuse(error, "", "the body's JSON is nested deeper than %u levels",
+            return bt_api_refuse(error, param, "%s's JSON is nested deeper than %u levels", what,
                                  BT_BODY_DEPTH_MAX);
-        if (containers > BT_BODY_CONTAINERS_MAX)
-            return bt_api_refuse(error, "", "the body's JSON has more than %u objects and arrays",
-                                 BT_BODY_CONTAINERS_MAX);
+        if (*containers > BT_BODY_CONTAINERS_MAX)
+            return bt_api_refuse(error, param, "%s's JSON has more than %u objects and arrays",
+                                 what, BT_BODY_CONTAINERS_MAX);
     }
     return true;
 }
 
 bool bt_body_parse(const char *body, size_t bytes, json_t **ret_root, bt_api_error *error)
 {
-    if (!check_shape(body, bytes, error)) return false;
+    uint32_t containers = 0;
+    if (!bt_check_shape(body, bytes, "", &containers, error)) return false;
     json_error_t where;
     json_t *root = json_loadb(body != NULL ? body : "", bytes, JSON_REJECT_DUPLICATES, &where);
     if (root == NULL)

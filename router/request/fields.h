@@ -5,7 +5,8 @@
  *         the wrong type or out of range is an error whose param is the field's path.
  * BOUNDS  A body nests at most BT_BODY_DEPTH_MAX deep and has at most BT_BODY_CONTAINERS_MAX objects
  *         and arrays: what is parsed then takes memory in proportion to its bytes. Its bytes are the
- *         HTTP server's to bound. */
+ *         HTTP server's to bound. The same holds for JSON inside its texts that is parsed later: all
+ *         of it together. */
 #ifndef BT_ROUTER_REQUEST_FIELDS_H
 #define BT_ROUTER_REQUEST_FIELDS_H
 
@@ -20,6 +21,11 @@
 /* The root of a body: a JSON object without a key twice, of valid UTF-8 without lone surrogates and
  * NUL. Owned by the caller. */
 bool bt_body_parse(const char *body, size_t bytes, json_t **ret_root, bt_api_error *error);
+
+/* What bt_body_parse checks first, of any JSON; *containers goes on counting. param is the field, or ""
+ * for the body. */
+bool bt_check_shape(const char *json, size_t bytes, const char *param, uint32_t *containers,
+                    bt_api_error *error);
 
 typedef struct {
     const json_t *object;

@@ -310,6 +310,10 @@ static void test_files_that_are_wrong(void **state)
     assert_non_null(strstr(err.message, "tokenizer_config.json:2: an expression is missing"));
     assert_int_equal(bt_chat_template_open_file(path_of("absent"), NULL, &chat, &err), BT_ERR_OS);
     assert_int_equal(bt_chat_template_open_file(folder, NULL, &chat, &err), BT_ERR_OS);
+    assert_int_equal(symlink("chat_template.jinja", path_of("chat_template.jinja")), 0);
+    assert_int_equal(bt_chat_template_open(folder, &chat, &err), BT_ERR_OS);
+    assert_non_null(strstr(err.message, "symbolic links"));
+    unlink(path_of("chat_template.jinja"));
     put("tokenizer_config.json", "{\"bos_token\": \"<s>\"}");
     put("other.jinja", "{{ bos_token }}");
     char path[128];

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 /* After the above: cmocka.h needs them. */
 #include <cmocka.h>
 
@@ -133,6 +134,71 @@ static void bodies_are_bounded_before_they_are_parsed(void **state)
     bt_api_request_finish(&request);
 }
 
+/* A template that parses arguments and then refuses; opened once. */
+static bt_chat_template *refusing_template(void)
+{
+    static bt_chat_template *chat;
+    if (chat != NULL) return chat;
+    char path[] = "/tmp/baton-request-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    static const char text[] = "{% for m in messages %}{% for c in m.tool_calls %}"
+                               "{{ c.function.arguments.x }}{% endfor %}{% endfor %}"
+                               "{{ raise_exception('rendered') }}";
+    assert_int_equal(write(fd, text, sizeof(text) - 1), sizeof(text) - 1);
+    close(fd);
+    bt_err err;
+    bt_status status = bt_chat_template_open_file(path, NULL, &chat, &err);
+    unlink(path);
+    if (status != BT_OK) fail_msg("%s", err.message);
+    return chat;
+}
+
+/* A chat whose `calls` tool calls have arguments of so many lists each; side by side or in each other. */
+static bt_api_error calling(uint32_t calls, uint32_t lists, bool flat)
+{
+    static char body[1 << 20];
+    size_t used = (size_t)sprintf(body, "{\"model\": \"m\", \"messages\": [{\"role\": "
+                                        "\"assistant\", \"tool_calls\": [");
+    for (uint32_t i = 0; i < calls; i++) {
+        used += (size_t)sprintf(body + used,
+                                "%s{\"id\": \"c\", \"type\": \"function\", \"function\": "
+                                "{\"name\": \"f\", \"arguments\": \"[1",
+                                i > 0 ? ", " : "");
+        for (uint32_t k = 1; k < lists; k++)
+            used += (size_t)sprintf(body + used, flat ? ", []" : ", [1");
+        for (uint32_t k = 1; k < lists && !flat; k++) body[used++] = ']';
+        used += (size_t)sprintf(body + used, "]\"}}");
+    }
+    used += (size_t)sprintf(body + used, "]}]}");
+    const bt_request_context with_template = {.model = "m",
+                                              .vocab = 512,
+                                              .context_tokens_max = 64,
+                                              .choices_max = 32,
+                                              .chat = refusing_template()};
+    bt_api_request request;
+    bt_api_error error;
+    assert_false(bt_chat_parse(&with_template, body, used, &request, &error));
+    assert_int_equal(error.http_status, 400);
+    return error;
+}
+
+static void arguments_are_bounded_before_they_are_parsed(void **state)
+{
+    (void)state;
+    static const char *const path = "messages[0].tool_calls[0].function.arguments";
+    assert_non_null(strstr(calling(1, BT_BODY_DEPTH_MAX, false).message, "rendered"));
+    bt_api_error error = calling(1, BT_BODY_DEPTH_MAX + 1, false);
+    assert_string_equal(error.param, path);
+    assert_non_null(strstr(error.message, "deeper than 64"));
+    assert_non_null(strstr(calling(2, BT_BODY_CONTAINERS_MAX / 2, true).message, "rendered"));
+    /* All of a request together. */
+    error = calling(2, BT_BODY_CONTAINERS_MAX / 2 + 1, true);
+    assert_string_equal(error.param, "messages[0].tool_calls[1].function.arguments");
+    assert_non_null(strstr(error.message, "more than 65536"));
+    bt_chat_template_close(refusing_template());
+}
+
 static void biases_are_sorted_and_once(void **state)
 {
     (void)state;
@@ -156,6 +222,7 @@ int main(void)
         cmocka_unit_test(extremes_encode),
         cmocka_unit_test(no_limit_is_no_top_k),
         cmocka_unit_test(bodies_are_bounded_before_they_are_parsed),
+        cmocka_unit_test(arguments_are_bounded_before_they_are_parsed),
         cmocka_unit_test(biases_are_sorted_and_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

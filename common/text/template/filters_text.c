@@ -323,7 +323,7 @@ static bool parse_int(bt_tpl_value value, int base, int64_t *ret_number, bool *r
 
 static bool real_to_int(bt_tpl_run *run, double real, int64_t *ret_number)
 {
-    if (!(real > -9.3e18 && real < 9.2e18))
+    if (!(real >= -0x1p63 && real < 0x1p63))
         return bt_tpl_fail(run, BT_ERR_LIMIT, "an integer does not fit into 64 bits");
     *ret_number = (int64_t)real;
     return true;
