@@ -6,11 +6,12 @@
  *         int8 weights have scales of f32 among them, which count as bytes read.
  *   gemm  many rows (prefill): GFLOP/s, packing of x included, and beside it sgemm of OpenBLAS on
  *         the same f32 operands and threads, which packs both operands in each call as BLAS does.
- *         OpenBLAS is told to use the same instructions (OPENBLAS_CORETYPE, Haswell for avx2).
+ *         OpenBLAS is told to use the same instructions: Haswell for avx2, else SkylakeX, unless
+ *         OPENBLAS_CORETYPE is set.
  *
  * Usage: bench_cpu [--row NAME] [--threads N] [--openblas PATH] [--quick]
  * Every row this CPU has (kernels/dispatch.h) runs in a process of its own. Passes of ours and of
- * the reference alternate for a second (--quick: a tenth); each keeps its best, since the machine
+ * the reference alternate for a second (--quick: a tenth, and fewer shapes); each keeps its best, since the machine
  * may be shared. */
 #include "common/base/clock.h"
 #include "common/base/rng.h"
@@ -32,6 +33,7 @@
 #define MEMORY_BYTES ((size_t)1 << 30)
 #define CHUNKS_PER_THREAD 4u
 #define ROUNDS_MIN 3
+#define SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
 typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
                       const float *a, int lda, const float *b, int ldb, float beta, float *c,
@@ -254,7 +256,8 @@ static void bench_gemm(const bench *b, bt_compute compute, bt_dtype dtype, uint3
 
 static sgemm_fn *open_blas(const options *o, const char *row)
 {
-    if (strcmp(row, "avx2") == 0) setenv("OPENBLAS_CORETYPE", "Haswell", 1);
+    /* Its own choice may be a core without these instructions where it does not know the CPU. */
+    setenv("OPENBLAS_CORETYPE", strcmp(row, "avx2") == 0 ? "Haswell" : "SkylakeX", 0);
     const char *path = o->openblas ? o->openblas : "libopenblas.so.0";
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
@@ -294,16 +297,17 @@ static void bench_row(const options *o, const bt_kernels *kernels)
     }
     b.scratch = map_bytes(o->threads * BT_LINEAR_SCRATCH_BYTES);
     b.sgemm = open_blas(o, kernels->name);
+    size_t every = o->quick ? 3 : 1, row_counts = o->quick ? 2 : 3;
     for (size_t d = 0; d < 4; d++) {
-        for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
+        for (size_t s = 0; s < SHAPES; s += every)
             bench_gemv(&b, kinds[d].compute, kinds[d].dtype, shapes[s][0], shapes[s][1],
                        CACHE_BYTES);
-        bench_gemv(&b, kinds[d].compute, kinds[d].dtype, 16384, 2048, MEMORY_BYTES);
+        if (!o->quick) bench_gemv(&b, kinds[d].compute, kinds[d].dtype, 16384, 2048, MEMORY_BYTES);
         bench_gemv(&b, kinds[d].compute, kinds[d].dtype, 2048, 8192, MEMORY_BYTES);
     }
     for (size_t d = 0; d < 4; d++)
-        for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
-            for (size_t r = 0; r < 3; r++)
+        for (size_t s = 0; s < SHAPES; s += every)
+            for (size_t r = 0; r < row_counts; r++)
                 bench_gemm(&b, kinds[d].compute, kinds[d].dtype, rows[r], shapes[s][0],
                            shapes[s][1]);
     bt_team_destroy(b.team);
@@ -338,7 +342,7 @@ int main(int argc, char **argv)
     options o = parse(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 0);
     int failed = 0;
-    for (unsigned i = 0; i < bt_kernels_row_count; i++) {
+    for (unsigned i = bt_kernels_row_count; i-- > 0;) { /* avx2 first */
         const bt_kernels *row = bt_kernels_rows[i];
         if (o.row ? strcmp(o.row, row->name) != 0 : strcmp(row->name, "ref") == 0) continue;
         if (!row->supported()) {
