@@ -7,6 +7,7 @@
  *   decode        tokens/s of 1, 4 and 16 sequences after 128 tokens, and the part of the reading
  *                 rate that one pass over the weights for each step amounts to
  *
+ * tests/bench/random_model.py writes larger shapes than the demo model, to read weights from memory.
  * Usage: bench_engine [MODEL-DIR [THREADS [COMPUTE [KERNELS]]]], the last two as in engine.h. Best
  * of several rounds, reading between them, and beside wall time what one second of one core makes:
  * the machine may be shared. */
