@@ -1,80 +1,80 @@
-/* linear_bf16_avx2.c - what AMX computes, with FMAs of f32, as linear_bf16_avx512.c: 4 rows by 8
- * columns. On such a CPU the products in f32 are faster and nearer: this is for fleets that agree. */
+/* linear_bf16_avx2.c - what AMX computes, with FMAs of f32, as linear_bf16_avx512.c: one row by 32
+ * columns, two by 16, four by 8. On such a CPU the products in f32 are faster and nearer: this is for
+ * fleets that agree. */
 #include "kernels/linear/linear_bf16.h"
 
 #include "kernels/avx2.h"
 
-typedef struct {
-    const uint8_t *w; /* a panel */
-    const float *x;   /* [k][step], at the first row */
-    float *y;
-    uint32_t k, step, y_stride, columns;
-} bf16_tile;
+BT_INLINE __m256 load_y(const bf16_tile *t, uint32_t row, uint32_t eighth)
+{
+    const float *y = t->y + (size_t)row * t->y_stride;
+    if (t->columns >= eighth * 8 + 8) return _mm256_loadu_ps(y + eighth * 8);
+    return load_tail(BT_DTYPE_F32, y, eighth * 8, t->columns - eighth * 8);
+}
 
-/* Columns [8 eighth, +8); rows is a constant at each use. */
-BT_INLINE void tile(const bf16_tile *t, uint32_t eighth, uint32_t rows)
+BT_INLINE void store_y(const bf16_tile *t, uint32_t row, uint32_t eighth, __m256 total)
+{
+    float *y = t->y + (size_t)row * t->y_stride + eighth * 8;
+    if (t->columns >= eighth * 8 + 8)
+        _mm256_storeu_ps(y, total);
+    else
+        store_tail(y, total, t->columns - eighth * 8);
+}
+
+/* One step of k: its two sums, of even and of odd k, are added to total. */
+BT_INLINE void step(const __m256i *w, const float *x, uint32_t x_step, uint32_t rows, uint32_t wide,
+                    __m256 (*total)[4])
 {
     const __m256i upper = _mm256_set1_epi32((int)0xffff0000u);
-    const __m256i *w = (const __m256i *)t->w + eighth;
-    const float *x = t->x;
-    __m256 total[4];
-    for (uint32_t i = 0; i < rows; i++) total[i] = _mm256_setzero_ps();
-    for (uint32_t first = 0; first < t->k; first += BF16_STEP) {
-        __m256 even[4], odd[4];
-        for (uint32_t i = 0; i < rows; i++) even[i] = odd[i] = _mm256_setzero_ps();
-        for (uint32_t l = 0; l < BF16_STEP; l += 2, w += 4, x += 2 * t->step) {
-            __m256i words = _mm256_load_si256(w);
+    __m256 even[4][4], odd[4][4];
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t c = 0; c < wide; c++) even[i][c] = odd[i][c] = _mm256_setzero_ps();
+    for (uint32_t l = 0; l < BF16_STEP; l += 2, w += 4, x += 2 * x_step) {
+        for (uint32_t c = 0; c < wide; c++) {
+            __m256i words = _mm256_load_si256(w + c);
             __m256 w_even = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
             __m256 w_odd = _mm256_castsi256_ps(_mm256_and_si256(words, upper));
             for (uint32_t i = 0; i < rows; i++) {
-                even[i] = _mm256_fmadd_ps(_mm256_broadcast_ss(x + i), w_even, even[i]);
-                odd[i] = _mm256_fmadd_ps(_mm256_broadcast_ss(x + t->step + i), w_odd, odd[i]);
+                even[i][c] = _mm256_fmadd_ps(_mm256_broadcast_ss(x + i), w_even, even[i][c]);
+                odd[i][c] = _mm256_fmadd_ps(_mm256_broadcast_ss(x + x_step + i), w_odd, odd[i][c]);
             }
         }
-        for (uint32_t i = 0; i < rows; i++)
-            total[i] = _mm256_add_ps(total[i], _mm256_add_ps(even[i], odd[i]));
     }
-    for (uint32_t i = 0; i < rows; i++) {
-        float *y = t->y + (size_t)i * t->y_stride + eighth * 8;
-        if (t->columns - eighth * 8 >= 8)
-            _mm256_storeu_ps(y, total[i]);
-        else
-            store_tail(y, total[i], t->columns - eighth * 8);
-    }
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t c = 0; c < wide; c++)
+            total[i][c] = _mm256_add_ps(total[i][c], _mm256_add_ps(even[i][c], odd[i][c]));
 }
 
-static void tile_rows(const bf16_tile *t, uint32_t rows)
+/* Columns [8 eighth, 8 (eighth + wide)); rows and wide are constants at each use. */
+BT_INLINE void columns(const bf16_tile *t, uint32_t eighth, uint32_t rows, uint32_t wide)
 {
+    __m256 total[4][4];
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t c = 0; c < wide; c++)
+            total[i][c] = t->add && (eighth + c) * 8 < t->columns ? load_y(t, i, eighth + c)
+                                                                  : _mm256_setzero_ps();
+    const __m256i *w = (const __m256i *)t->w + eighth;
+    for (uint32_t l = 0; l < t->count; l += BF16_STEP)
+        step(w + 2 * l, t->x + (size_t)l * t->step, t->step, rows, wide, total);
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t c = 0; c < wide && (eighth + c) * 8 < t->columns; c++)
+            store_y(t, i, eighth + c, total[i][c]);
+}
+
+static void tile(const bf16_tile *t, uint32_t rows)
+{
+    if (rows == 1) {
+        columns(t, 0, 1, 4);
+        return;
+    }
     for (uint32_t eighth = 0; eighth < 4 && eighth * 8 < t->columns; eighth++) {
         switch (rows) {
-        case 1: tile(t, eighth, 1); break;
-        case 2: tile(t, eighth, 2); break;
-        case 3: tile(t, eighth, 3); break;
-        default: tile(t, eighth, 4); break;
-        }
-    }
-}
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-static void panels(const bt_linear *op, uint32_t first, uint32_t end)
-{
-    const bt_linear_weights *w = op->w;
-    bf16_tile t = {.k = bf16_k(w->k), .y_stride = op->y_stride};
-    for (uint32_t panel = first; panel < end; panel++) {
-        uint32_t column = panel * BT_LINEAR_PANEL;
-        t.columns = min_u32(BT_LINEAR_PANEL, w->n - column);
-        t.w = (const uint8_t *)w->panels + panel * bt_linear_panel_bytes(BT_DTYPE_BF16, w->k);
-        for (uint32_t row = 0; row < op->m; row += BT_LINEAR_TILE) {
-            t.step = min_u32(op->m - row, BT_LINEAR_TILE);
-            for (uint32_t i = 0; i < t.step; i += 4) {
-                t.x = (const float *)op->x + (size_t)row * t.k + i;
-                t.y = op->y + (size_t)(row + i) * op->y_stride + column;
-                tile_rows(&t, min_u32(t.step - i, 4));
-            }
+        case 2:
+            columns(t, eighth, 2, 2);
+            eighth++;
+            break;
+        case 3: columns(t, eighth, 3, 1); break;
+        default: columns(t, eighth, 4, 1); break;
         }
     }
 }
@@ -82,11 +82,7 @@ static void panels(const bt_linear *op, uint32_t first, uint32_t end)
 static void run(const bt_linear *op, uint32_t first, uint32_t end, void *scratch)
 {
     (void)scratch;
-    assert(first <= end && end <= bt_linear_panels(op->w->n));
-    unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | BF16_FLUSH);
-    panels(op, first, end);
-    _mm_setcsr(mode);
+    bf16_run(op, first, end, tile);
 }
 
 const bt_linear_ops bt_linear_bf16_avx2 = {

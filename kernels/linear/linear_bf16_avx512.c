@@ -8,22 +8,25 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-typedef struct {
-    const uint8_t *w; /* a panel */
-    const float *x;   /* [k][step], at the first row */
-    float *y;
-    uint32_t k, step, y_stride, columns;
-} bf16_tile;
+/* The columns of the panel's half that y has. */
+INLINE __mmask16 mask_of(const bf16_tile *t, uint32_t half)
+{
+    uint32_t left = t->columns > half * 16 ? t->columns - half * 16 : 0;
+    return left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
+}
 
 /* rows is a constant at each use. */
-INLINE void tile(const bf16_tile *t, uint32_t rows)
+INLINE void columns(const bf16_tile *t, uint32_t rows)
 {
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000u);
     const __m512i *w = (const __m512i *)t->w;
     const float *x = t->x;
     __m512 total[4][2];
-    for (uint32_t i = 0; i < rows; i++) total[i][0] = total[i][1] = _mm512_setzero_ps();
-    for (uint32_t first = 0; first < t->k; first += BF16_STEP) {
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t c = 0; c < 2; c++)
+            total[i][c] = _mm512_maskz_loadu_ps(t->add ? mask_of(t, c) : 0,
+                                                t->y + (size_t)i * t->y_stride + c * 16);
+    for (uint32_t first = 0; first < t->count; first += BF16_STEP) {
         __m512 even[4][2], odd[4][2];
         for (uint32_t i = 0; i < rows; i++)
             even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = _mm512_setzero_ps();
@@ -47,57 +50,26 @@ INLINE void tile(const bf16_tile *t, uint32_t rows)
             for (uint32_t c = 0; c < 2; c++)
                 total[i][c] = _mm512_add_ps(total[i][c], _mm512_add_ps(even[i][c], odd[i][c]));
     }
-    for (uint32_t i = 0; i < rows; i++) {
-        for (uint32_t c = 0; c < 2 && c * 16 < t->columns; c++) {
-            uint32_t left = t->columns - c * 16;
-            __mmask16 mask = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
-            _mm512_mask_storeu_ps(t->y + (size_t)i * t->y_stride + c * 16, mask, total[i][c]);
-        }
-    }
+    for (uint32_t i = 0; i < rows; i++)
+        for (uint32_t c = 0; c < 2; c++)
+            _mm512_mask_storeu_ps(t->y + (size_t)i * t->y_stride + c * 16, mask_of(t, c),
+                                  total[i][c]);
 }
 
-static void tile_rows(const bf16_tile *t, uint32_t rows)
+static void tile(const bf16_tile *t, uint32_t rows)
 {
     switch (rows) {
-    case 1: tile(t, 1); return;
-    case 2: tile(t, 2); return;
-    case 3: tile(t, 3); return;
-    default: tile(t, 4); return;
-    }
-}
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
-static void panels(const bt_linear *op, uint32_t first, uint32_t end)
-{
-    const bt_linear_weights *w = op->w;
-    bf16_tile t = {.k = bf16_k(w->k), .y_stride = op->y_stride};
-    for (uint32_t panel = first; panel < end; panel++) {
-        uint32_t column = panel * BT_LINEAR_PANEL;
-        t.columns = min_u32(BT_LINEAR_PANEL, w->n - column);
-        t.w = (const uint8_t *)w->panels + panel * bt_linear_panel_bytes(BT_DTYPE_BF16, w->k);
-        for (uint32_t row = 0; row < op->m; row += BT_LINEAR_TILE) {
-            t.step = min_u32(op->m - row, BT_LINEAR_TILE);
-            for (uint32_t i = 0; i < t.step; i += 4) {
-                t.x = (const float *)op->x + (size_t)row * t.k + i;
-                t.y = op->y + (size_t)(row + i) * op->y_stride + column;
-                tile_rows(&t, min_u32(t.step - i, 4));
-            }
-        }
+    case 1: columns(t, 1); return;
+    case 2: columns(t, 2); return;
+    case 3: columns(t, 3); return;
+    default: columns(t, 4); return;
     }
 }
 
 static void run(const bt_linear *op, uint32_t first, uint32_t end, void *scratch)
 {
     (void)scratch;
-    assert(first <= end && end <= bt_linear_panels(op->w->n));
-    unsigned mode = _mm_getcsr();
-    _mm_setcsr(mode | BF16_FLUSH);
-    panels(op, first, end);
-    _mm_setcsr(mode);
+    bf16_run(op, first, end, tile);
 }
 
 const bt_linear_ops bt_linear_bf16_avx512 = {
