@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* /fleet asks no daemon: a router that lives answers at once. */
+#define FLEET_TIMEOUT_MS 10000u
+
 static bool objects_only(const json_t *array)
 {
     size_t i;
@@ -45,7 +48,7 @@ bt_status bt_fetch_fleet(const char *url, json_t **ret_fleet, bt_err *err)
         return BT_FAIL(err, BT_ERR_LIMIT, "the URL is too long");
     bt_client *client = NULL;
     bt_client_answer answer = {0};
-    bt_status status = bt_client_create(1, NULL, &client, err);
+    bt_status status = bt_client_create(1, NULL, FLEET_TIMEOUT_MS, &client, err);
     if (status == BT_OK) status = bt_client_fetch(client, full, NULL, 0, &answer, err);
     bt_client_destroy(client);
     if (status != BT_OK) return status;

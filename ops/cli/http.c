@@ -14,7 +14,6 @@
 
 #define EVENTS_MAX 256
 #define CONNECT_TIMEOUT_MS 10000L
-#define FETCH_TIMEOUT_MS 120000u
 
 /* A request in flight, or a free one that keeps its handle. */
 typedef struct transfer {
@@ -29,6 +28,7 @@ struct bt_client {
     CURLM *multi;
     struct curl_slist *headers, *post_headers;
     int epoll_fd, signal_fd;
+    uint64_t fetch_ms;
     uint64_t timer_ns; /* libcurl's next deadline; UINT64_MAX = none */
     transfer *active, *idle;
     uint32_t in_flight;
@@ -119,13 +119,14 @@ static bt_status open_fds(bt_client *client, bt_err *err)
     return BT_OK;
 }
 
-bt_status bt_client_create(uint32_t connections, const char *authorization, bt_client **ret_client,
-                           bt_err *err)
+bt_status bt_client_create(uint32_t connections, const char *authorization, uint64_t fetch_ms,
+                           bt_client **ret_client, bt_err *err)
 {
     bt_client *client = calloc(1, sizeof(*client));
     if (!client) return no_memory(err);
     client->epoll_fd = client->signal_fd = -1;
     client->timer_ns = UINT64_MAX;
+    client->fetch_ms = fetch_ms;
     bt_status status = open_fds(client, err);
     if (status == BT_OK) status = make_headers(client, authorization, err);
     if (status == BT_OK) {
@@ -421,7 +422,7 @@ bt_status bt_client_fetch(bt_client *client, const char *url, const char *body, 
     const bt_client_request request = {.url = url,
                                        .body = body,
                                        .body_bytes = body_bytes,
-                                       .timeout_ms = FETCH_TIMEOUT_MS,
+                                       .timeout_ms = client->fetch_ms,
                                        .on_data = on_fetch_data,
                                        .on_done = on_fetch_done,
                                        .user = &f};

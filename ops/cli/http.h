@@ -52,9 +52,10 @@ typedef struct {
     uint64_t turns, busy_ns, longest_ns, over_1ms;
 } bt_client_load;
 
-/* connections: so many at once are expected, and kept open. authorization: "Bearer …", or NULL. */
-bt_status bt_client_create(uint32_t connections, const char *authorization, bt_client **ret_client,
-                           bt_err *err);
+/* connections: so many at once are expected, and kept open. authorization: "Bearer …", or NULL.
+ * fetch_ms: the most that one bt_client_fetch takes. */
+bt_status bt_client_create(uint32_t connections, const char *authorization, uint64_t fetch_ms,
+                           bt_client **ret_client, bt_err *err);
 /* Nothing may be in flight. Accepts NULL. */
 void bt_client_destroy(bt_client *client);
 

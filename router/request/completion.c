@@ -109,10 +109,12 @@ static bool take_own(const bt_fields *body, bt_api_request *request)
     static const bt_neutral neutrals[] = {{"suffix", BT_NEUTRAL_EMPTY_TEXT, 0}};
     int64_t max_tokens = BT_MAX_TOKENS_DEFAULT, logprobs = 0;
     if (!bt_take_bool(body, "echo", &request->echo) ||
-        !bt_take_integer(body, "max_tokens", request->echo ? 0 : 1, INT32_MAX, &max_tokens) ||
+        !bt_take_integer(body, "max_tokens", 0, INT32_MAX, &max_tokens) ||
         !bt_take_integer(body, "logprobs", 0, BT_TOP_LOGPROBS_MAX, &logprobs) ||
         !bt_refuse_unsupported(body, neutrals, 1))
         return false;
+    if (max_tokens == 0 && !request->echo)
+        return bt_api_refuse(body->error, "max_tokens", "'max_tokens' may be 0 only with 'echo'");
     request->max_tokens = (uint32_t)max_tokens;
     request->sampling.logprobs = bt_field(body, "logprobs") != NULL;
     request->sampling.top_logprobs = (uint32_t)logprobs;

@@ -21,6 +21,8 @@ static bool take_prompt(const bt_request_context *context, const bt_fields *body
     if (!bt_take_text(body, "prompt", &source.text, &source.bytes) ||
         !bt_take_bool(body, "add_special_tokens", &special))
         return false;
+    if (source.text != NULL && bt_field(body, "messages") != NULL)
+        return bt_api_refuse(body->error, "messages", "give 'prompt' or 'messages', not both");
     source.flags = special ? 0 : BT_ENCODE_BARE;
     if (source.text != NULL)
         return bt_prompt_of_text(context, &source, capacity_of(source.bytes), ret_list,

@@ -295,6 +295,23 @@ def test_an_interrupted_run_tells_what_it_has():
         assert re.search(r"^baton bench: interrupted after \d+ requests$", err, re.M)
 
 
+def test_a_pipe_without_data_can_be_interrupted(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = subprocess.Popen([BIN / "baton", "bench", "--trace", pipe], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    writer, deadline = None, time.monotonic() + 30
+    while writer is None and time.monotonic() < deadline:
+        try:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)  # fails until the bench opens the other end
+        except OSError:
+            time.sleep(0.01)
+    assert writer is not None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    os.close(writer)
+
+
 def test_progress_is_for_terminals():
     with Stub(lambda number, body: Plan(gap=0.02)) as stub:
         command = [BIN / "baton", "bench", "--url", stub.url, "--requests", "12", "--output-tokens", "10"]

@@ -507,6 +507,7 @@ def test_special_tokens_in_text_stay_text(shared_fleet):
 
 @pytest.mark.parametrize("path, body, param", [
     ("/tokenize", {}, "prompt"), ("/tokenize", {"prompt": 5}, "prompt"), ("/tokenize", {"prompt": ["a"]}, "prompt"),
+    ("/tokenize", {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, "messages"),
     ("/tokenize", {"prompt": "a", "add_special_tokens": 1}, "add_special_tokens"),
     ("/tokenize", {"prompt": "a", "return_token_strs": 1}, "return_token_strs"),
     ("/tokenize", {"prompt": "a" * ((2 << 20) + 1)}, "prompt"),

@@ -116,7 +116,8 @@ static bt_client *client_of(const char *authorization)
 {
     bt_client *client = NULL;
     bt_err err;
-    if (bt_client_create(8, authorization, &client, &err) != BT_OK) fail_msg("%s", err.message);
+    if (bt_client_create(8, authorization, 30000, &client, &err) != BT_OK)
+        fail_msg("%s", err.message);
     return client;
 }
 

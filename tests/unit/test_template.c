@@ -148,6 +148,8 @@ static void test_limits_end_a_render(void **state)
     assert_fails(loop, NULL, BT_ERR_LIMIT, "t.jinja:2: the template takes more than");
     assert_fails("{{ range(10 ** 9)|list }}", NULL, BT_ERR_LIMIT, "a range of more than 100000");
     assert_fails("{{ range(1 - 10 ** 18, 10 ** 18) }}", NULL, BT_ERR_LIMIT, "a range of more");
+    assert_fails("{{ range(0, 9 * 10 ** 18, 10 ** 18)[::9 * 10 ** 18] }}", NULL, BT_ERR_LIMIT,
+                 "does not fit into 64 bits");
     assert_fails("{{ (-9.25e18)|int }}", NULL, BT_ERR_LIMIT, "does not fit into 64 bits");
     assert_fails("{{ 'a' * 10 ** 9 }}", NULL, BT_ERR_LIMIT, "longer than 16777216 bytes");
     assert_fails("{{ [1] * 10 ** 9 }}", NULL, BT_ERR_LIMIT, "a list of more than 100000 items");

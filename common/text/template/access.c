@@ -88,10 +88,14 @@ static bool slice_of_range(bt_tpl_run *run, const bt_tpl_range *whole, const bt_
 {
     bt_tpl_range *range = BT_TPL_NEW(run, bt_tpl_range);
     if (range == NULL) return false;
-    *range = (bt_tpl_range){.start = whole->start + part->start * whole->step,
-                            .step = whole->step * part->step,
-                            .count = part->count};
-    range->stop = whole->start + part->stop * whole->step;
+    int64_t start, stop;
+    if (__builtin_mul_overflow(part->start, whole->step, &start) ||
+        __builtin_add_overflow(whole->start, start, &range->start) ||
+        __builtin_mul_overflow(part->stop, whole->step, &stop) ||
+        __builtin_add_overflow(whole->start, stop, &range->stop) ||
+        __builtin_mul_overflow(whole->step, part->step, &range->step))
+        return bt_tpl_fail(run, BT_ERR_LIMIT, "an integer does not fit into 64 bits");
+    range->count = part->count;
     *ret = (bt_tpl_value){.type = BT_TPL_RANGE, .range = range};
     return true;
 }

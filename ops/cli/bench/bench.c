@@ -61,6 +61,16 @@ static double cpu_seconds(void)
 
 /* ---- before the run ---- */
 
+/* From now on http.h reads them. Files are read before: one may be a pipe that nobody writes to. */
+static void block_signals(void)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+}
+
 static bt_status open_http(bench *b, bt_err *err)
 {
     char authorization[KEY_BYTES_MAX] = "";
@@ -74,9 +84,11 @@ static bt_status open_http(bench *b, bt_err *err)
         snprintf(authorization, sizeof(authorization), "Bearer %s", key);
         free(key);
     }
+    block_signals();
     uint32_t connections = b->options.concurrency > 0 ? b->options.concurrency : 1024;
     return bt_client_create(b->server_count * connections,
-                            authorization[0] != '\0' ? authorization : NULL, &b->http, err);
+                            authorization[0] != '\0' ? authorization : NULL,
+                            b->options.timeout_ns / BT_NS_PER_MS, &b->http, err);
 }
 
 static bt_status ask_servers(bench *b, bt_err *err)
@@ -428,15 +440,9 @@ static void close_all(bench *b)
     for (unsigned i = 0; i < b->daemon_count; i++) free(b->daemons[i]);
 }
 
-/* Signals are read by http.h; a broken connection is an error of its request, no SIGPIPE. Each
- * request in flight is a descriptor. */
+/* A broken connection is an error of its request, no SIGPIPE. Each request in flight is a descriptor. */
 static void prepare_process(void)
 {
-    sigset_t signals;
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
