@@ -42,7 +42,7 @@ struct bt_completion {
     bool due;            /* a prompt was computed: choices may wait to be submitted */
     bool held;           /* one of our calls goes on with it: nobody may free the job */
     bt_json_out pending; /* events that the client has not taken */
-    size_t pending_sent;
+    size_t pending_sent, pending_counted; /* of owner->waiting */
     uint32_t choices_left;
     uint32_t choice_count;
     choice choices[];
@@ -91,9 +91,10 @@ static void free_job(bt_completion *job)
         free(job->choices[i].answer);
         free(job->choices[i].ids);
     }
+    bt_completions *owner = job->owner;
+    owner->waiting -= job->pending_counted;
     bt_json_finish(&job->pending);
     bt_api_request_finish(&job->request);
-    bt_completions *owner = job->owner;
     if (job->previous != NULL)
         job->previous->next = job->next;
     else
@@ -157,6 +158,12 @@ static bt_openai_usage usage_of(const bt_completion *job)
     return usage;
 }
 
+static void count_waiting(bt_completion *job)
+{
+    job->owner->waiting += job->pending.capacity - job->pending_counted;
+    job->pending_counted = job->pending.capacity;
+}
+
 /* Sends what waits; what the client does not take yet goes on waiting. */
 static void flush(bt_completion *job)
 {
@@ -168,8 +175,15 @@ static void flush(bt_completion *job)
             return;
         job->pending_sent += bytes;
     }
-    bt_json_reset(&job->pending);
     job->pending_sent = 0;
+    if (job->pending.capacity > BT_COMPLETION_PENDING_MAX) {
+        size_t most = job->pending.capacity_max;
+        bt_json_finish(&job->pending);
+        bt_json_init(&job->pending, most);
+        count_waiting(job);
+    } else {
+        bt_json_reset(&job->pending);
+    }
     if (job->exchange == NULL || job->choices_left > 0) return;
     bt_http_exchange *exchange = job->exchange;
     job->exchange = NULL;
@@ -183,10 +197,14 @@ static void begin_stream(bt_completion *job)
     bt_http_stream_begin(job->exchange, 200, "text/event-stream", "Cache-Control: no-cache\r\n");
 }
 
-/* The client takes nothing and its share of memory is used up. */
+/* The client takes nothing, and its share of memory is used up, or everybody's. */
 static void check_slow(bt_completion *job)
 {
-    if (!job->pending.overflow || job->exchange == NULL) return;
+    bt_completions *owner = job->owner;
+    count_waiting(job);
+    bool crowded =
+        owner->waiting > owner->waiting_max && job->pending.bytes > BT_COMPLETION_PENDING_MAX;
+    if ((!job->pending.overflow && !crowded) || job->exchange == NULL) return;
     bt_http_exchange *exchange = job->exchange;
     job->exchange = NULL;
     bt_http_abort(exchange);

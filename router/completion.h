@@ -10,8 +10,10 @@
  *         client is gone. When the last choice has ended the job frees itself. One choice that fails
  *         ends them all.
  * BOUNDS  A client that reads too slowly makes its text wait here, BT_COMPLETION_PENDING_MAX at most
- *         (and what it asked to echo); then the job is cancelled and the connection cut. An answer
- *         that is not streamed has BT_COMPLETION_ANSWER_MAX bytes at most.
+ *         and what it asked to echo, which with logprobs is BT_COMPLETION_ANSWER_MAX; then the job is
+ *         cancelled and the connection cut. While all of them wait with more than waiting_max, those
+ *         with more than BT_COMPLETION_PENDING_MAX are cut too. An answer that is not streamed has
+ *         BT_COMPLETION_ANSWER_MAX bytes at most.
  * THREAD  The loop's. */
 #ifndef BT_ROUTER_COMPLETION_H
 #define BT_ROUTER_COMPLETION_H
@@ -31,10 +33,11 @@ typedef struct {
     const bt_tokenizer *tokenizer;
     const char *model, *fingerprint;
     uint64_t (*now_ns)(void);
-    bt_json_out json;     /* scratch of the answers */
-    bt_completion *first; /* every job, the latest first */
-    uint32_t jobs;        /* now */
-    bool due;             /* choices of a job may be submitted */
+    bt_json_out json;              /* scratch of the answers */
+    bt_completion *first;          /* every job, the latest first */
+    uint32_t jobs;                 /* now */
+    uint64_t waiting, waiting_max; /* bytes of memory for output that clients have not taken */
+    bool due;                      /* choices of a job may be submitted */
     /* Called when a choice's first token was committed, and when one ended. May be NULL. */
     void *arg;
     void (*on_first_token)(void *arg, uint64_t since_ns);

@@ -49,6 +49,10 @@ static const bt_config_key keys[] = {
      .doc = "HTTP connections at once."},
     {"router", "body_bytes", BT_CONFIG_BYTES, FIELD(body_bytes_max), .default_text = "4MiB", .min = 1024, .max = 1u << 30,
      .doc = "Largest HTTP body."},
+    {"router", "streams_bytes", BT_CONFIG_BYTES, FIELD(streams_bytes_max), .default_text = "256MiB", .min = 1 << 20,
+     .max = 1ull << 40,
+     .doc = "Output that waits for clients that read slowly, of all streams together. Beyond it a stream that holds more than "
+            "1 MiB is cut when more waits for it."},
     {"router", "log_level", BT_CONFIG_ENUM, FIELD(log_level), .default_text = "info", .choices = bt_log_level_names,
      .reloadable = true, .doc = "Least important lines that are logged."},
     {"router", "progress", BT_CONFIG_DURATION, FIELD(progress_ns), .default_text = "30s", .min = 100000000,

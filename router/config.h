@@ -21,7 +21,7 @@ typedef struct {
     bool local_when_no_prefill;
     uint32_t connections_max;
     uint32_t log_level;
-    uint64_t body_bytes_max;
+    uint64_t body_bytes_max, streams_bytes_max;
     uint64_t progress_ns, heartbeat_ns, daemon_timeout_ns, renew_ns, retry_wait_ns, drain_ns;
 } bt_router_options;
 

@@ -392,6 +392,7 @@ bt_status bt_router_create(const bt_router_options *options, const bt_reload *re
     router->completions.tokenizer = router->tokenizer;
     router->completions.model = router->model_name;
     router->completions.fingerprint = router->fingerprint_text;
+    router->completions.waiting_max = router->options->streams_bytes_max;
     router->completions.now_ns = bt_loop_now_ns;
     router->completions.arg = router;
     router->completions.on_first_token = on_first_token;
