@@ -3,10 +3,11 @@
  *
  * EXACT   bt_e4m3x4, bt_int8x4, bt_row_scale and bt_quotient give bit for bit what bt_row_encode gives:
  *         a code made on a GPU is the code made on a CPU. tests/gpu/gpu_device.cu holds them to it.
- * DIVIDE  bt_quotient is the correctly rounded x / scale in three operations where the scale is an f16:
- *         with q = x * (1 / scale), q's remainder has at most 12 bits, so it is exact, and a quotient of
- *         24 by 11 bits is never nearer than 2^-12 of a unit to the middle of two f32, while the
- *         corrected q is 2^-23 of a unit off.
+ * DIVIDE  bt_quotient is the correctly rounded x / scale in three operations where the scale has at most 11
+ *         bits, as an f16: the remainder of q = x * inverse is a multiple of the product of both units
+ *         and a few of them at most, so it is exact; and such a quotient is never nearer than 2^-12 of a
+ *         unit to the middle of two f32, while the corrected q is 2^-21 of a unit off, though the inverse
+ *         be 2 units off.
  * Only .cu files include this. Every pointer given to a load or store is aligned to the access. */
 #ifndef BT_KERNELS_CUDA_DEVICE_CUH
 #define BT_KERNELS_CUDA_DEVICE_CUH
@@ -21,70 +22,109 @@ template <int N> struct bt_floats {
     float v[N];
 };
 
-/* N values of T at p, as f32: float, __half or __nv_bfloat16; accesses of 16 bytes, 8 or 4 if N values
- * are no more. */
-template <int N, typename T> static __device__ __forceinline__ bt_floats<N> bt_load(const T *p)
-{
-    constexpr int BYTES = N * (int)sizeof(T), WIDTH = BYTES < 16 ? BYTES : 16;
+/* N values of T (float, __half or __nv_bfloat16) as they lie in memory. Where a load stands under a
+ * condition and its conversion after it, the loads of a loop are all under way before the first is waited
+ * for. */
+template <int N, typename T> struct bt_raw {
+    static constexpr int BYTES = N * (int)sizeof(T), WIDTH = BYTES < 16 ? BYTES : 16;
     static_assert(WIDTH == 16 || WIDTH == 8 || WIDTH == 4, "a vector of 4, 8 or 16 bytes");
-    union {
-        T values[N];
-        uint4 v16[(BYTES + 15) / 16];
-        uint2 v8[(BYTES + 7) / 8];
-        uint32_t v4[BYTES / 4];
-    } raw;
-    if constexpr (WIDTH == 16) {
+    uint32_t word[BYTES / 4];
+};
+
+/* Accesses of 16 bytes, of 8 or 4 if the N values are no more. */
+template <int N, typename T> static __device__ __forceinline__ bt_raw<N, T> bt_load_raw(const T *p)
+{
+    bt_raw<N, T> raw;
+    if constexpr (raw.WIDTH == 16) {
 #pragma unroll
-        for (int i = 0; i < BYTES / 16; i++) raw.v16[i] = ((const uint4 *)p)[i];
-    } else if constexpr (WIDTH == 8) {
-        raw.v8[0] = *(const uint2 *)p;
+        for (int i = 0; i < raw.BYTES / 16; i++) {
+            uint4 words = ((const uint4 *)p)[i];
+            raw.word[4 * i] = words.x, raw.word[4 * i + 1] = words.y;
+            raw.word[4 * i + 2] = words.z, raw.word[4 * i + 3] = words.w;
+        }
+    } else if constexpr (raw.WIDTH == 8) {
+        uint2 words = *(const uint2 *)p;
+        raw.word[0] = words.x, raw.word[1] = words.y;
     } else {
-        raw.v4[0] = *(const uint32_t *)p;
+        raw.word[0] = *(const uint32_t *)p;
     }
-    bt_floats<N> x;
+    return raw;
+}
+
+template <int N, typename T>
+static __device__ __forceinline__ void bt_store_raw(T *p, const bt_raw<N, T> &raw)
+{
+    if constexpr (raw.WIDTH == 16) {
 #pragma unroll
-    for (int i = 0; i < N; i++) x.v[i] = (float)raw.values[i];
+        for (int i = 0; i < raw.BYTES / 16; i++)
+            ((uint4 *)p)[i] = make_uint4(raw.word[4 * i], raw.word[4 * i + 1], raw.word[4 * i + 2],
+                                         raw.word[4 * i + 3]);
+    } else if constexpr (raw.WIDTH == 8) {
+        *(uint2 *)p = make_uint2(raw.word[0], raw.word[1]);
+    } else {
+        *(uint32_t *)p = raw.word[0];
+    }
+}
+
+static __device__ __forceinline__ float2 bt_widen(uint32_t two, const __half *)
+{
+    return __half22float2(*(__half2 *)&two);
+}
+
+static __device__ __forceinline__ float2 bt_widen(uint32_t two, const __nv_bfloat16 *)
+{
+    return make_float2(__uint_as_float(two << 16), __uint_as_float(two & 0xffff0000u));
+}
+
+/* The same values as f32. */
+template <int N, typename T>
+static __device__ __forceinline__ bt_floats<N> bt_values(const bt_raw<N, T> &raw)
+{
+    bt_floats<N> x;
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+        for (int i = 0; i < N; i++) x.v[i] = __uint_as_float(raw.word[i]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            float2 two = bt_widen(raw.word[i], (const T *)0);
+            x.v[2 * i] = two.x, x.v[2 * i + 1] = two.y;
+        }
+    }
     return x;
 }
 
-/* Two values to T, aligned to both. */
-static __device__ __forceinline__ void bt_narrow(float a, float b, float *ret)
+template <int N, typename T> static __device__ __forceinline__ bt_floats<N> bt_load(const T *p)
 {
-    ret[0] = a, ret[1] = b;
+    return bt_values(bt_load_raw<N>(p));
 }
 
-static __device__ __forceinline__ void bt_narrow(float a, float b, __half *ret)
+static __device__ __forceinline__ uint32_t bt_narrow(float a, float b, const __half *)
 {
-    *(__half2 *)ret = __floats2half2_rn(a, b);
+    __half2 two = __floats2half2_rn(a, b);
+    return *(uint32_t *)&two;
 }
 
-static __device__ __forceinline__ void bt_narrow(float a, float b, __nv_bfloat16 *ret)
+static __device__ __forceinline__ uint32_t bt_narrow(float a, float b, const __nv_bfloat16 *)
 {
-    *(__nv_bfloat162 *)ret = __floats2bfloat162_rn(a, b);
+    __nv_bfloat162 two = __floats2bfloat162_rn(a, b);
+    return *(uint32_t *)&two;
 }
 
 /* N values to p, rounded to the nearest T, ties to even; a NaN becomes 0x7fff, whatever its payload. */
 template <int N, typename T>
 static __device__ __forceinline__ void bt_store(T *p, const bt_floats<N> &x)
 {
-    constexpr int BYTES = N * (int)sizeof(T), WIDTH = BYTES < 16 ? BYTES : 16;
-    static_assert(WIDTH == 16 || WIDTH == 8 || WIDTH == 4, "a vector of 4, 8 or 16 bytes");
-    union {
-        T values[N];
-        uint4 v16[(BYTES + 15) / 16];
-        uint2 v8[(BYTES + 7) / 8];
-        uint32_t v4[BYTES / 4];
-    } raw;
+    bt_raw<N, T> raw;
+    if constexpr (sizeof(T) == 4) {
 #pragma unroll
-    for (int i = 0; i < N; i += 2) bt_narrow(x.v[i], x.v[i + 1], &raw.values[i]);
-    if constexpr (WIDTH == 16) {
-#pragma unroll
-        for (int i = 0; i < BYTES / 16; i++) ((uint4 *)p)[i] = raw.v16[i];
-    } else if constexpr (WIDTH == 8) {
-        *(uint2 *)p = raw.v8[0];
+        for (int i = 0; i < N; i++) raw.word[i] = __float_as_uint(x.v[i]);
     } else {
-        *(uint32_t *)p = raw.v4[0];
+#pragma unroll
+        for (int i = 0; i < N / 2; i++)
+            raw.word[i] = bt_narrow(x.v[2 * i], x.v[2 * i + 1], (const T *)0);
     }
+    bt_store_raw<N>(p, raw);
 }
 
 /* ---- reductions ---- */
@@ -116,7 +156,17 @@ static __device__ __forceinline__ void bt_block_sum_max(float *x, float *y)
     *y = bt_lanes_max(mine.y);
 }
 
-/* The maximum of y >= 0 alone; the same conditions. */
+/* The sum, or the maximum, alone; the same conditions. */
+static __device__ __forceinline__ float bt_block_sum(float x)
+{
+    __shared__ float of_warp[32];
+    unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    x = bt_lanes_sum(x);
+    if (lane == 0) of_warp[warp] = x;
+    __syncthreads();
+    return bt_lanes_sum(lane < warps ? of_warp[lane] : 0);
+}
+
 static __device__ __forceinline__ float bt_block_max(float y)
 {
     __shared__ float of_warp[32];
@@ -225,12 +275,6 @@ static __device__ __forceinline__ float bt_f16_value(uint16_t h)
     return __half2float(__ushort_as_half(h));
 }
 
-/* The f16 scale of a KV row whose largest magnitude is amax; largest is the largest code, 448 or 127. */
-static __device__ __forceinline__ uint16_t bt_row_scale(float amax, float largest)
-{
-    return bt_f16_up(__fdiv_rn(amax, largest));
-}
-
 /* Divides by a row's f16 scale; by 1 if the scale is 0, as bt_row_encode does. */
 struct bt_divider {
     float scale, inverse;
@@ -240,7 +284,7 @@ static __device__ __forceinline__ bt_divider bt_divider_of(uint16_t row_scale)
 {
     bt_divider by;
     by.scale = row_scale ? bt_f16_value(row_scale) : 1.0f;
-    by.inverse = __frcp_rn(by.scale);
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(by.inverse) : "f"(by.scale));
     return by;
 }
 
@@ -249,6 +293,14 @@ static __device__ __forceinline__ float bt_quotient(float x, bt_divider by)
 {
     float q = __fmul_rn(x, by.inverse), rest = __fmaf_rn(-q, by.scale, x);
     return fabsf(q) < __uint_as_float(0x7f800000u) ? __fmaf_rn(rest, by.inverse, q) : q;
+}
+
+/* The f16 scale of a KV row whose largest magnitude is amax; largest is the largest code, 448 or 127.
+ * Where the quotient is subnormal it may be a unit off, but not the scale. */
+static __device__ __forceinline__ uint16_t bt_row_scale(float amax, float largest)
+{
+    bt_divider by = {largest, largest == 448.0f ? 1.0f / 448.0f : 1.0f / 127.0f};
+    return bt_f16_up(bt_quotient(amax, by));
 }
 
 /* Four codes of a scaled KV row, as bt_row_encode makes them. */

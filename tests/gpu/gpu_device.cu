@@ -40,10 +40,10 @@ __global__ void rows(const float *x, uint32_t *e4m3, uint16_t *e4m3_scale, uint3
 __global__ void reduce(const float *x, float *out)
 {
     float sum = x[threadIdx.x], most = fabsf(sum);
-    float alone = bt_block_max(most);
+    float alone = bt_block_max(most), same = bt_block_sum(sum);
     bt_block_sum_max(&sum, &most);
     out[threadIdx.x] = sum;
-    out[blockDim.x + threadIdx.x] = most - alone;
+    out[blockDim.x + threadIdx.x] = most - alone + (sum - same);
 }
 
 /* Every exponent, both signs, infinities, NaN, zeros and what is halfway between codes. */
