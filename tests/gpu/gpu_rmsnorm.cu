@@ -1,68 +1,101 @@
 /* gpu_rmsnorm.cu - rmsnorm_cuda.h against the reference. */
-#include "tests/gpu/gpu.h"
+#include "tests/gpu/activation.h"
 
 extern "C" {
 #include "kernels/rmsnorm/rmsnorm.h"
 #include "kernels/rmsnorm/rmsnorm_cuda.h"
 }
 
-static void check_one(gpu *g, uint32_t rows, uint32_t n, bool with_delta)
+namespace
 {
-    size_t count = (size_t)rows * n;
-    std::vector<float> x = gpu_normals(g, count, 1), y(count);
+
+struct shape {
+    uint32_t rows, n;
+    bt_dtype x_dtype;
+    bool delta;
+};
+
+/* A stream of bf16 is rounded after the addition; the norm is of what was rounded. */
+void check_one(gpu *g, const shape &s, bt_activation_kind kind)
+{
+    size_t count = (size_t)s.rows * s.n;
+    bool narrow = s.x_dtype == BT_DTYPE_BF16;
+    std::vector<float> x = gpu_normals(g, count, 2), y(count);
+    if (s.rows > 1) std::fill(x.begin(), x.begin() + s.n, 0.0f); /* with no delta, a row of zeros */
+    if (narrow) x = gpu_from_bf16(gpu_to_bf16(x));
     std::vector<uint16_t> delta = gpu_to_bf16(gpu_normals(g, count, 1)),
-                          w = gpu_to_bf16(gpu_normals(g, n, 1));
+                          w = gpu_to_bf16(gpu_normals(g, s.n, 1));
     std::vector<float> delta_values = gpu_from_bf16(delta);
-    bt_rmsnorm_cuda_args op = {gpu_upload(g, x),
-                               with_delta ? gpu_upload(g, delta) : NULL,
+    bt_rmsnorm_cuda_args op = {narrow ? (void *)gpu_upload(g, gpu_to_bf16(x)) : gpu_upload(g, x),
+                               s.x_dtype,
+                               s.delta ? gpu_upload(g, delta) : NULL,
                                gpu_upload(g, w),
-                               gpu_alloc(g, count * 2),
-                               rows,
-                               n,
+                               activation_alloc(g, kind, s.rows, s.n),
+                               s.rows,
+                               s.n,
                                1e-5f};
     GPU_RUN(bt_rmsnorm_cuda(&op, g->stream, &err));
-    bt_rmsnorm ref = {
-        x.data(), with_delta ? delta_values.data() : NULL, w.data(), y.data(), BT_DTYPE_BF16, n,
-        op.eps};
-    bt_rmsnorm_ref(&ref, 0, rows);
-    std::string what =
-        "rows " + std::to_string(rows) + " n " + std::to_string(n) + (with_delta ? " delta" : "");
-    gpu_expect(g, what + " y bf16", y, gpu_from_bf16(gpu_download<uint16_t>(g, op.y, count)), 3e-3);
-    std::vector<float> sum = gpu_download<float>(g, op.x, count);
+    if (s.delta)
+        for (size_t i = 0; i < count; i++) x[i] += delta_values[i];
+    if (narrow) x = gpu_from_bf16(gpu_to_bf16(x));
+    bt_rmsnorm ref = {x.data(), NULL, w.data(), y.data(), BT_DTYPE_BF16, s.n, op.eps};
+    bt_rmsnorm_ref(&ref, 0, s.rows);
+    std::string what = "rows " + std::to_string(s.rows) + " n " + std::to_string(s.n) + " " +
+                       bt_dtype_name(s.x_dtype) + (s.delta ? " delta" : "");
+    activation_expect(g, what, op.out, y, s.rows, s.n);
+    std::vector<float> sum = narrow ? gpu_from_bf16(gpu_download<uint16_t>(g, op.x, count))
+                                    : gpu_download<float>(g, op.x, count);
     gpu_expect_equal(g, what + " x", x.data(), sum.data(), count * sizeof(float));
 }
 
-static void check(gpu *g)
+void check(gpu *g)
 {
-    for (uint32_t n : {8u, 64u, 1032u, 4096u, 16384u})
-        for (uint32_t rows : {1u, 3u, 257u}) check_one(g, rows, n, rows != 3);
+    for (bt_activation_kind kind : activation_kinds)
+        for (bt_dtype dtype : {BT_DTYPE_F32, BT_DTYPE_BF16})
+            for (uint32_t n : {8u, 64u, 1032u, 3584u, 4096u, 8192u, 16384u})
+                for (uint32_t rows : {1u, 3u, 130u})
+                    if (rows < 100 || n < 5000) check_one(g, {rows, n, dtype, rows != 3}, kind);
 }
 
-static void bench(gpu *g)
+void bench_one(gpu *g, uint32_t rows, bt_dtype x_dtype, bt_activation_kind kind)
 {
-    for (uint32_t rows : {1u, 64u, 2048u}) {
-        uint32_t n = 4096;
-        size_t count = (size_t)rows * n, bytes = count * 12;
-        unsigned sets = gpu_cold_sets(g, bytes);
-        std::vector<bt_rmsnorm_cuda_args> ops;
-        for (unsigned i = 0; i < sets; i++) {
-            bt_rmsnorm_cuda_args op = {(float *)gpu_alloc(g, count * 4),
-                                       gpu_alloc(g, count * 2),
-                                       gpu_alloc(g, n * 2),
-                                       gpu_alloc(g, count * 2),
-                                       rows,
-                                       n,
-                                       1e-5f};
-            gpu_fill(g, op.x, BT_DTYPE_F32, count, 1);
-            gpu_fill(g, (void *)op.delta, BT_DTYPE_BF16, count, 1);
-            gpu_fill(g, (void *)op.w, BT_DTYPE_BF16, n, 1);
-            ops.push_back(op);
-        }
-        double us = gpu_time(
-            g, sets, [&](unsigned set) { GPU_RUN(bt_rmsnorm_cuda(&ops[set], g->stream, &err)); });
-        gpu_row(g, "rows " + std::to_string(rows) + " n 4096, residual added", us, GPU_COPY,
-                (double)bytes, 0, 0);
+    uint32_t n = 4096;
+    size_t count = (size_t)rows * n, x_bytes = bt_dtype_bytes(x_dtype);
+    size_t bytes = count * (2 * x_bytes + 2 + activation_bytes(kind)) + n * 2;
+    unsigned sets = gpu_cold_sets(g, bytes);
+    std::vector<bt_rmsnorm_cuda_args> ops;
+    for (unsigned i = 0; i < sets; i++) {
+        bt_rmsnorm_cuda_args op = {gpu_alloc(g, count * x_bytes),
+                                   x_dtype,
+                                   gpu_alloc(g, count * 2),
+                                   gpu_alloc(g, n * 2),
+                                   activation_alloc(g, kind, rows, n),
+                                   rows,
+                                   n,
+                                   1e-5f};
+        gpu_fill(g, op.x, x_dtype, count, 1);
+        gpu_fill(g, (void *)op.delta, BT_DTYPE_BF16, count, 1);
+        gpu_fill(g, (void *)op.w, BT_DTYPE_BF16, n, 1);
+        ops.push_back(op);
     }
+    double us = gpu_time(
+        g, sets, [&](unsigned set) { GPU_RUN(bt_rmsnorm_cuda(&ops[set], g->stream, &err)); });
+    std::string what = "rows " + std::to_string(rows) + " n 4096, " + bt_dtype_name(x_dtype) +
+                       " stream to " + activation_name(kind);
+    if (rows < 64)
+        gpu_row_time(g, what, us, 0);
+    else
+        gpu_row(g, what, us, GPU_COPY, (double)bytes, 0, 0);
 }
+
+void bench(gpu *g)
+{
+    for (uint32_t rows : {1u, 16u, 64u, 256u, 2048u})
+        for (bt_dtype dtype : {BT_DTYPE_F32, BT_DTYPE_BF16})
+            for (bt_activation_kind kind : {BT_ACTIVATION_BF16, BT_ACTIVATION_FP8_TOKEN})
+                bench_one(g, rows, dtype, kind);
+}
+
+} // namespace
 
 GPU_UNIT(rmsnorm, check, bench)
