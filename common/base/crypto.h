@@ -7,6 +7,7 @@
 
 #include "common/base/status.h"
 
+#include <stdalign.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,7 +21,7 @@ typedef struct {
 } bt_sha256;
 
 typedef struct {
-    _Alignas(16) uint8_t opaque[128];
+    alignas(16) uint8_t opaque[128];
 } bt_sha256_stream;
 
 void bt_sha256_start(bt_sha256_stream *stream);

@@ -33,6 +33,7 @@
 #include "common/base/limits.h"
 #include "kernels/kv.h"
 
+#include <stdalign.h>
 #include <stdbool.h>
 
 #define BT_KV_TILE_ROWS 16u
@@ -43,7 +44,7 @@
 typedef struct {
     uint8_t prf[16];
     uint32_t bytes; /* record size it was made for */
-    _Alignas(32) uint32_t words[BT_KV_DIGEST_WORDS_MAX];
+    alignas(32) uint32_t words[BT_KV_DIGEST_WORDS_MAX];
 } bt_kv_digest_key;
 
 typedef struct {
