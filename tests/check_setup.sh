@@ -1,11 +1,13 @@
 #!/bin/bash
-# check_setup.sh - what ops/setup does as root, as a user with sudo and as a user without, with packages present and absent.
+# check_setup.sh - what ops/setup does as root, as a user with sudo and as a user without, with packages present and absent;
+# with nvcc and without.
 # It runs in a folder of its own with stand-ins for dpkg-query, apt-get, id and sudo that note how they were called.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{ops,tests,tools,.venv/bin}
+mkdir -p "$work"/{ops/gpu,tests,tools,.venv/bin}
 cp ops/setup "$work/ops/"
+cp ops/gpu/requirements.txt "$work/ops/gpu/"
 cp tests/requirements.txt "$work/tests/"
 # An environment that is up to date: making one needs the network.
 printf '#!/bin/sh\n' >"$work/.venv/bin/python"
@@ -31,11 +33,11 @@ cat "$WORK/uid"
 TEXT
 
 bad=0
-# expect NAME EXIT-CODE APT-CALLS: runs ops/setup and compares.
+# expect NAME EXIT-CODE APT-CALLS [ARGUMENT...]: runs ops/setup and compares.
 expect() {
     local code=0 calls
     : >"$work/calls"
-    (cd "$work" && WORK=$work PATH=$work/tools:/usr/bin:/bin ops/setup >"$work/stdout" 2>"$work/stderr" </dev/null) || code=$?
+    (cd "$work" && WORK=$work PATH=$work/tools:/usr/bin:/bin ops/setup "${@:4}" >"$work/stdout" 2>"$work/stderr" </dev/null) || code=$?
     calls=$(paste -sd '|' "$work/calls")
     if [ "$code" != "$2" ] || [ "$calls" != "$3" ] || [ -s "$work/stdout" ]; then
         echo "$1: exit $code, apt: '$calls', stdout: '$(cat "$work/stdout")'"
@@ -68,4 +70,28 @@ stand_in sudo <<<'[ "$1" = -n ] || exit 1; shift; exec "$@"'
 expect 'user with sudo' 0 "$both"
 : >"$work/absent"
 expect 'user, nothing absent' 0 ''
+
+# Without nvcc the lanes want no UCX, and a build with CUDA cannot be.
+ucx() {
+    if [ "$([ -e "$work/.ucx" ] && echo yes || echo no)" != "$2" ]; then echo "$1: .ucx is there: not '$2'"; bad=1; fi
+}
+expect 'lanes without nvcc' 0 '' --lanes
+ucx 'lanes without nvcc' no
+expect 'an unknown UCX' 2 '' --ucx 1.13
+# The stand-in for Python downloads nothing: setup says so, and leaves nothing that looks finished.
+stand_in nvcc <<<'echo "Cuda compilation tools, release 12.9, V12.9.1"'
+expect 'lanes with nvcc, no network' 1 '' --lanes
+told 'ops/gpu/requirements.txt'
+# One that is up to date is left alone.
+mkdir -p "$work/.ucx/lib"
+touch "$work/.ucx/lib/libucp.so"
+{ cat ops/gpu/requirements.txt; sed -n '/^make_ucx() {/,/^}/p' ops/setup >"$work/recipe"; bash -c '. "$1"; declare -f make_ucx' - "$work/recipe"; } |
+    sha256sum >"$work/.ucx/requirements.sha256"
+expect 'lanes with nvcc, nothing absent' 0 '' --lanes
+expect 'nvcc is too old and alone' 1 '' --cuda
+told 'CUDA 13'
+told 'libcublas-dev-13-0'
+rm "$work/tools/nvcc"
+expect 'no nvcc' 1 '' --cuda
+told 'nvcc'
 exit $bad
