@@ -10,6 +10,7 @@ enum { SIGNAL_TERM, SIGNAL_INT, SIGNAL_HUP, SIGNAL_COUNT };
 
 struct bt_loop {
     uv_loop_t uv;
+    uint64_t awake_until_ns; /* 0 = it may sleep */
     uv_signal_t signals[SIGNAL_COUNT];
     bool signals_open;
     bt_loop_fn on_stop, on_reload;
@@ -36,6 +37,7 @@ struct bt_loop_source {
     uv_check_t check;
     uv_idle_t idle;
     unsigned open_handles;
+    bt_loop *loop;
     const bt_loop_source_ops *ops;
     void *arg;
 };
@@ -91,6 +93,11 @@ void bt_loop_run(bt_loop *loop)
 void bt_loop_stop(bt_loop *loop)
 {
     uv_stop(&loop->uv);
+}
+
+void bt_loop_keep_awake(bt_loop *loop, uint64_t until_ns)
+{
+    loop->awake_until_ns = until_ns;
 }
 
 uint64_t bt_loop_now_ns(void)
@@ -243,7 +250,10 @@ static void stay_awake(uv_idle_t *uv)
 static void ask_before_sleep(uv_prepare_t *uv)
 {
     bt_loop_source *source = uv->data;
-    if (source->ops->before_sleep(source->arg))
+    bt_loop *loop = source->loop;
+    if (loop->awake_until_ns != 0 && bt_loop_now_ns() >= loop->awake_until_ns)
+        loop->awake_until_ns = 0;
+    if (loop->awake_until_ns == 0 && source->ops->before_sleep(source->arg))
         uv_idle_stop(&source->idle);
     else
         uv_idle_start(&source->idle, stay_awake);
@@ -269,6 +279,7 @@ bt_status bt_loop_source_open(bt_loop *loop, int fd, const bt_loop_source_ops *o
 {
     bt_loop_source *source = calloc(1, sizeof(*source));
     if (source == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "loop source");
+    source->loop = loop;
     source->ops = ops;
     source->arg = arg;
     int rc = uv_poll_init(&loop->uv, &source->poll, fd);

@@ -169,6 +169,39 @@ static void source_memory_goes_after_the_loop_let_go(void **state)
     assert_int_equal(bt_loop_create(&f->loop, NULL), BT_OK);
 }
 
+#define AWAKE_NS 20000000u
+
+static void count_turn(void *arg, unsigned budget)
+{
+    fixture *f = arg;
+    (void)budget;
+    f->drained++;
+}
+
+/* The first time that the loop means to sleep. */
+static bool stop_asleep(void *arg)
+{
+    fixture *f = arg;
+    bt_loop_source_close(f->source);
+    bt_loop_stop(f->loop);
+    return true;
+}
+
+static void awake_loop_turns_without_asking(void **state)
+{
+    static const bt_loop_source_ops ops = {.drain = count_turn, .before_sleep = stop_asleep};
+    fixture *f = *state;
+    f->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    assert_true(f->fd >= 0);
+    assert_int_equal(bt_loop_source_open(f->loop, f->fd, &ops, f, &f->source, NULL), BT_OK);
+    uint64_t start_ns = bt_loop_now_ns();
+    bt_loop_keep_awake(f->loop, start_ns + AWAKE_NS);
+    bt_loop_run(f->loop);
+    assert_true(bt_loop_now_ns() - start_ns >= AWAKE_NS);
+    assert_true(f->drained > 100);
+    close(f->fd);
+}
+
 static void closing_nothing_is_allowed(void **state)
 {
     (void)state;
@@ -189,6 +222,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(source_with_one_edge_for_many_items_is_drained, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(source_memory_goes_after_the_loop_let_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(awake_loop_turns_without_asking, setup, teardown),
         cmocka_unit_test_setup_teardown(closing_nothing_is_allowed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
