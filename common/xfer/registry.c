@@ -3,9 +3,13 @@
 #include <string.h>
 
 extern const bt_xfer_ops bt_xfer_transport_ucx;
+extern const bt_xfer_ops bt_xfer_transport_ucx_cuda;
 
 static const bt_xfer_ops *const transports[] = {
     &bt_xfer_transport_ucx,
+#ifdef BATON_CUDA
+    &bt_xfer_transport_ucx_cuda,
+#endif
 };
 
 const bt_xfer_ops *bt_xfer_transport_find(const char *name)

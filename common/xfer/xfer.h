@@ -13,7 +13,8 @@
  *         disconnect only; they may put, send and disconnect, but not call progress or destroy.
  *
  * OWNS    Arena and source memory are mapped by the transport itself (UCP_MEM_MAP_ALLOCATE is twice
- *         as fast on shared memory) and live until destroy.
+ *         as fast on shared memory) and live until destroy. With ucx-cuda they are device memory, which the
+ *         CPU cannot touch; what kernels wrote to a source must be complete before its put is made.
  *
  * LIMITS  BT_XFER_INFLIGHT_MAX puts and BT_XFER_SENDS_MAX messages for each peer; one more is
  *         AGAIN. Everything is allocated in create, connect and *_open; put, send and progress call
@@ -22,13 +23,18 @@
  * DEATH   UCX tells late or never; the owner's heartbeats decide. disconnect completes every pending
  *         put with an error. It proves nothing about bytes already on their way (rule H1).
  *
+ * SILENCE No transport falls back to a slower lane without saying so: create refuses what this host
+ *         cannot do, naming what is missing; bt_xfer_transport names the lane; a put fails rather than being
+ *         emulated. What the lane really moves is measured by pairing, which makes the first puts.
+ *
  * TRUST   worker_address and rkey travel in an envelope with UCX's version and a checksum: what was
  *         cut, damaged or made by another UCX is refused before UCX looks at it. A peer that forges
  *         both payload and checksum can make UCX 1.13.1 abort or map a wrong file: their content
  *         cannot be checked, so they are taken from the authenticated control plane only. UCX does
  *         not authenticate messages either: the sender's tag is a claim, which the MAC must prove.
  *
- * ADD ONE transports/<name>.c with one `const bt_xfer_ops` (transport.h), one line in registry.c. */
+ * ADD ONE transports/<name>.c with one `const bt_xfer_ops` (transport.h), one line in registry.c; if it
+ *         needs CUDA, its name ends in _cuda.c. */
 #ifndef BT_COMMON_XFER_XFER_H
 #define BT_COMMON_XFER_XFER_H
 
@@ -49,10 +55,13 @@ typedef struct bt_xfer bt_xfer;           /* a worker */
 typedef struct bt_xfer_peer bt_xfer_peer; /* an endpoint */
 
 typedef struct {
-    const char *backend;     /* NULL = "ucx" */
-    const char *transports;  /* UCX TLS list; NULL = "posix,cma,tcp" */
+    const char *backend; /* NULL = "ucx"; "ucx-cuda": arena and sources in GPU memory */
+    const char
+        *transports; /* UCX TLS list; NULL = "posix,cma,tcp"; ucx-cuda: cuda_ipc, cuda_copy … */
     const char *net_devices; /* NULL = leave; "lo" on loopback */
-    bool allow_tcp;          /* else a pair whose bulk lane is tcp is refused by connect's owner */
+    bool allow_tcp;  /* else a pair whose bulk lane is tcp is refused by connect's owner; ucx-cuda:
+                                else puts that no lane makes fail instead of bouncing through messages */
+    uint32_t device; /* ucx-cuda: number of the GPU */
 } bt_xfer_config;
 
 typedef struct {

@@ -556,6 +556,33 @@ static void test_destroy_delivers_nothing(void **state)
     run_pair(late_p, late_d, NULL, 0);
 }
 
+/* Builds without CUDA do not know the name; with it, a machine without a GPU is refused with the driver's
+ * words, and never served by another transport. On a machine with a GPU tests/gpu has its turn. */
+static void test_gpu_memory_needs_a_gpu(void **state)
+{
+    (void)state;
+    fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        const bt_xfer_config config = {.backend = "ucx-cuda", .net_devices = "lo"};
+        const bt_xfer_handler handler = {NULL, on_message, on_put, on_peer_error};
+        bt_xfer *xfer = NULL;
+        CHECK(bt_crypto_start(&err) == BT_OK);
+        bt_status status = bt_xfer_create(&config, &handler, &xfer, &err);
+        if (status == BT_OK) _exit(0);
+        CHECK(xfer == NULL && (status == BT_ERR_ARGUMENT || status == BT_ERR_DEVICE));
+        CHECK(strlen(err.message) > 10);
+        const bt_xfer_config without = {.backend = "ucx-cuda", .transports = "posix,cma,tcp"};
+        CHECK(bt_xfer_create(&without, &handler, &xfer, &err) == BT_ERR_ARGUMENT);
+        CHECK(strstr(err.message, status == BT_ERR_DEVICE ? "cuda_ipc" : "ucx-cuda") != NULL);
+        _exit(0);
+    }
+    int ended;
+    assert_int_equal(waitpid(pid, &ended, 0), pid);
+    assert_true(WIFEXITED(ended) && WEXITSTATUS(ended) == 0);
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -569,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_damaged_cards_are_refused),
         cmocka_unit_test(test_oversize_messages_are_dropped),
         cmocka_unit_test(test_destroy_delivers_nothing),
+        cmocka_unit_test(test_gpu_memory_needs_a_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,9 +19,26 @@ void bt_xfer_version(uint32_t *ret_major, uint32_t *ret_minor)
     *ret_minor = minor;
 }
 
-static bt_status context_open(const bt_xfer_config *config, ucp_context_h *ret_context, bt_err *err)
+/* Only device memory can be told to do without: host memory is always put by a lane of its own, tcp at
+ * worst, while for device memory the last resort is a bounce through messages. UCX knows it since 1.21. */
+static bt_status set_emulation(const ucx_memory *memory, const bt_xfer_config *config,
+                               ucp_config_t *ucx_config, bt_err *err)
 {
-    const char *tls = config->transports != NULL ? config->transports : "posix,cma,tcp";
+    if (memory->type == UCS_MEMORY_TYPE_HOST || config->allow_tcp) return BT_OK;
+    if (ucp_config_modify(ucx_config, "PROTO_EMULATION_ENABLE", "n") == UCS_OK) return BT_OK;
+    uint32_t major, minor;
+    bt_xfer_version(&major, &minor);
+    return BT_FAIL(
+        err, BT_ERR_VERSION,
+        "UCX %u.%u would bounce GPU memory through messages without a word; 1.21 can be told "
+        "not to (allow_tcp=yes accepts it)",
+        major, minor);
+}
+
+static bt_status context_open(const ucx_memory *memory, const bt_xfer_config *config,
+                              ucp_context_h *ret_context, bt_err *err)
+{
+    const char *tls = config->transports != NULL ? config->transports : memory->transports;
     const struct {
         const char *name, *value;
     } settings[] = {
@@ -44,6 +61,10 @@ static bt_status context_open(const bt_xfer_config *config, ucp_context_h *ret_c
             return BT_FAIL(err, BT_ERR_ARGUMENT, "UCX setting %s=%s: %s", settings[i].name,
                            settings[i].value, ucs_status_string(status));
         }
+    }
+    if (set_emulation(memory, config, ucx_config, err) != BT_OK) {
+        ucp_config_release(ucx_config);
+        return BT_ERR_VERSION;
     }
     const ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES,
                                  .features = UCP_FEATURE_RMA | UCP_FEATURE_AM | UCP_FEATURE_WAKEUP};
@@ -99,16 +120,18 @@ static bt_status worker_open(ucx_xfer *xfer, bt_err *err)
     return sealed;
 }
 
-static void ucx_destroy(bt_xfer *base);
-
-static bt_status ucx_create(const bt_xfer_config *config, bt_xfer **ret_xfer, bt_err *err)
+bt_status ucx_create_with(const ucx_memory *memory, const bt_xfer_config *config,
+                          bt_xfer **ret_xfer, bt_err *err)
 {
     ucx_xfer *xfer = calloc(1, sizeof(*xfer));
     if (xfer == NULL) return BT_FAIL(err, BT_ERR_NO_MEMORY, "transport");
     uint32_t major, minor;
     bt_xfer_version(&major, &minor);
     xfer->kind = (bt_envelope){.ucx_major = (uint16_t)major, .ucx_minor = (uint16_t)minor};
-    bt_status status = context_open(config, &xfer->context, err);
+    xfer->memory = memory;
+    bt_status status = memory->begin != NULL ? memory->begin(config, err) : BT_OK;
+    if (status == BT_OK) status = context_open(memory, config, &xfer->context, err);
+    if (status == BT_OK && memory->check != NULL) status = memory->check(xfer, config, err);
     if (status == BT_OK) status = worker_open(xfer, err);
     if (status != BT_OK) {
         ucx_destroy(&xfer->base);
@@ -118,54 +141,71 @@ static bt_status ucx_create(const bt_xfer_config *config, bt_xfer **ret_xfer, bt
     return BT_OK;
 }
 
-static int ucx_fd(const bt_xfer *base)
+int ucx_fd(const bt_xfer *base)
 {
     return ((const ucx_xfer *)base)->fd;
 }
 
-static void ucx_worker_address(const bt_xfer *base, const uint8_t **ret_address,
-                               uint32_t *ret_bytes)
+void ucx_worker_address(const bt_xfer *base, const uint8_t **ret_address, uint32_t *ret_bytes)
 {
     const ucx_xfer *xfer = (const ucx_xfer *)base;
     *ret_address = xfer->address;
     *ret_bytes = xfer->address_bytes;
 }
 
-static bt_status memory_open(ucx_xfer *xfer, size_t bytes, ucp_mem_h *ret_memory,
-                             uint8_t **ret_base, bt_err *err)
+/* Takes memory, registers it, and keeps both for destroy. */
+static bt_status memory_open(ucx_xfer *xfer, size_t bytes, ucx_region **ret_region, bt_err *err)
 {
-    const ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS |
-                                                       UCP_MEM_MAP_PARAM_FIELD_LENGTH |
-                                                       UCP_MEM_MAP_PARAM_FIELD_FLAGS,
-                                         .address = NULL,
-                                         .length = bytes,
-                                         .flags = UCP_MEM_MAP_ALLOCATE};
-    ucp_mem_h memory;
-    ucs_status_t status = ucp_mem_map(xfer->context, &params, &memory);
-    if (status != UCS_OK)
+    assert(xfer->region_count <= BT_XFER_REGIONS_MAX);
+    ucx_region *region = &xfer->regions[xfer->region_count];
+    *region = (ucx_region){.bytes = bytes};
+    ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS |
+                                                 UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+                                                 UCP_MEM_MAP_PARAM_FIELD_FLAGS,
+                                   .length = bytes,
+                                   .flags = UCP_MEM_MAP_ALLOCATE};
+    if (xfer->memory->take != NULL) {
+        bt_status status = xfer->memory->take(bytes, &region->base, err);
+        if (status != BT_OK) return status;
+        params.address = region->base;
+        params.flags = 0;
+        params.field_mask |= UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE;
+        params.memory_type = xfer->memory->type;
+    }
+    xfer->region_count++;
+    ucs_status_t status = ucp_mem_map(xfer->context, &params, &region->handle);
+    if (status != UCS_OK) {
+        region->handle = NULL;
         return BT_FAIL(err, BT_ERR_NO_MEMORY, "UCX cannot map %zu bytes: %s", bytes,
                        ucs_status_string(status));
-    assert(xfer->memory_count <= BT_XFER_REGIONS_MAX);
-    xfer->memory[xfer->memory_count++] = memory;
+    }
     ucp_mem_attr_t attr = {.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS};
-    status = ucp_mem_query(memory, &attr);
+    status = ucp_mem_query(region->handle, &attr);
     if (status != UCS_OK)
         return BT_FAIL(err, BT_ERR_OS, "UCX memory: %s", ucs_status_string(status));
-    *ret_memory = memory;
-    *ret_base = attr.address;
+    region->base = attr.address;
+    *ret_region = region;
     return BT_OK;
 }
 
-static bt_status ucx_arena_open(bt_xfer *base, size_t bytes, uint8_t **ret_base, bt_err *err)
+static void memory_close(ucx_xfer *xfer)
+{
+    for (uint32_t i = 0; i < xfer->region_count; i++) {
+        ucx_region *region = &xfer->regions[i];
+        if (region->handle != NULL) ucp_mem_unmap(xfer->context, region->handle);
+        if (xfer->memory->give != NULL && region->base != NULL) xfer->memory->give(region->base);
+    }
+}
+
+bt_status ucx_arena_open(bt_xfer *base, size_t bytes, uint8_t **ret_base, bt_err *err)
 {
     ucx_xfer *xfer = (ucx_xfer *)base;
-    ucp_mem_h memory;
-    uint8_t *arena;
-    bt_status status = memory_open(xfer, bytes, &memory, &arena, err);
+    ucx_region *arena;
+    bt_status status = memory_open(xfer, bytes, &arena, err);
     if (status != BT_OK) return status;
     void *rkey;
     size_t rkey_bytes;
-    ucs_status_t packed = ucp_rkey_pack(xfer->context, memory, &rkey, &rkey_bytes);
+    ucs_status_t packed = ucp_rkey_pack(xfer->context, arena->handle, &rkey, &rkey_bytes);
     if (packed != UCS_OK) return BT_FAIL(err, BT_ERR_OS, "UCX rkey: %s", ucs_status_string(packed));
     memcpy(xfer->kind.kind, "BTXK", 4);
     status = BT_ERR_LIMIT;
@@ -173,21 +213,23 @@ static bt_status ucx_arena_open(bt_xfer *base, size_t bytes, uint8_t **ret_base,
         status = bt_envelope_seal(&xfer->kind, rkey, (uint32_t)rkey_bytes, xfer->rkey,
                                   sizeof(xfer->rkey), &xfer->rkey_bytes, err);
     ucp_rkey_buffer_release(rkey);
-    if (status == BT_OK) *ret_base = arena;
+    if (status == BT_OK) *ret_base = arena->base;
     return status;
 }
 
-static void ucx_arena_rkey(const bt_xfer *base, const uint8_t **ret_rkey, uint32_t *ret_bytes)
+void ucx_arena_rkey(const bt_xfer *base, const uint8_t **ret_rkey, uint32_t *ret_bytes)
 {
     const ucx_xfer *xfer = (const ucx_xfer *)base;
     *ret_rkey = xfer->rkey;
     *ret_bytes = xfer->rkey_bytes;
 }
 
-static bt_status ucx_source_open(bt_xfer *base, size_t bytes, uint8_t **ret_base, bt_err *err)
+bt_status ucx_source_open(bt_xfer *base, size_t bytes, uint8_t **ret_base, bt_err *err)
 {
-    ucp_mem_h memory;
-    return memory_open((ucx_xfer *)base, bytes, &memory, ret_base, err);
+    ucx_region *region;
+    bt_status status = memory_open((ucx_xfer *)base, bytes, &region, err);
+    if (status == BT_OK) *ret_base = region->base;
+    return status;
 }
 
 /* Reports what was done when it began; a callback that puts again is served by the next round. */
@@ -207,7 +249,7 @@ static unsigned done_report(ucx_xfer *xfer)
     return count;
 }
 
-static void ucx_destroy(bt_xfer *base)
+void ucx_destroy(bt_xfer *base)
 {
     ucx_xfer *xfer = (ucx_xfer *)base;
     assert(!xfer->in_progress);
@@ -219,7 +261,7 @@ static void ucx_destroy(bt_xfer *base)
         done_report(xfer);
     }
     /* A peer that UCX still holds now is left allocated, as it may yet call back. */
-    for (uint32_t i = 0; i < xfer->memory_count; i++) ucp_mem_unmap(xfer->context, xfer->memory[i]);
+    memory_close(xfer);
     if (xfer->worker != NULL) ucp_worker_destroy(xfer->worker);
     if (xfer->context != NULL) ucp_cleanup(xfer->context);
     free(xfer);
@@ -241,7 +283,7 @@ static unsigned errors_report(ucx_xfer *xfer)
     return count;
 }
 
-static unsigned ucx_progress(bt_xfer *base)
+unsigned ucx_progress(bt_xfer *base)
 {
     ucx_xfer *xfer = (ucx_xfer *)base;
     assert(!xfer->in_progress);
@@ -254,7 +296,7 @@ static unsigned ucx_progress(bt_xfer *base)
     return count;
 }
 
-static bt_status ucx_arm(bt_xfer *base)
+bt_status ucx_arm(bt_xfer *base)
 {
     ucx_xfer *xfer = (ucx_xfer *)base;
     if (xfer->done_first != NULL || xfer->errors_due > 0) return BT_AGAIN;
@@ -262,6 +304,13 @@ static bt_status ucx_arm(bt_xfer *base)
     ucs_status_t status = ucp_worker_arm(xfer->worker);
     if (status == UCS_OK) return BT_OK;
     return status == UCS_ERR_BUSY ? BT_AGAIN : BT_ERR_OS;
+}
+
+static const ucx_memory host_memory = {.transports = "posix,cma,tcp", .type = UCS_MEMORY_TYPE_HOST};
+
+static bt_status ucx_create(const bt_xfer_config *config, bt_xfer **ret_xfer, bt_err *err)
+{
+    return ucx_create_with(&host_memory, config, ret_xfer, err);
 }
 
 const bt_xfer_ops bt_xfer_transport_ucx = {

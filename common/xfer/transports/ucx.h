@@ -1,5 +1,9 @@
-/* ucx.h - the state that ucx.c (worker, memory, progress) and ucx_peer.c (endpoints, puts, messages)
- * share.
+/* ucx.h - the state that ucx.c (worker, memory, progress), ucx_peer.c (endpoints, puts, messages) and
+ * ucx_cuda.c (device memory) share.
+ *
+ * MEMORY  A ucx_memory says where arena and sources lie; everything else is the same for host and
+ *         device. Every region is registered once, and a put names its region's registration, so that
+ *         UCX looks nothing up.
  *
  * PUT     A slot lives from put until UCX has called back for both the put and its flush and on_put
  *         has been called, whichever comes last. `done` queues slots whose on_put is due; only
@@ -18,6 +22,27 @@
 #define UCX_AM_ID 1u
 
 typedef struct ucx_peer ucx_peer;
+typedef struct ucx_xfer ucx_xfer;
+
+/* Where arena and sources lie. */
+typedef struct {
+    const char *transports; /* if the config names none */
+    ucs_memory_type_t type;
+    /* Before UCX is opened, and what it can do when it is; NULL = nothing to ask. */
+    bt_status (*begin)(const bt_xfer_config *config, bt_err *err);
+    bt_status (*check)(ucx_xfer *xfer, const bt_xfer_config *config, bt_err *err);
+    /* NULL = UCX takes the memory itself. */
+    bt_status (*take)(size_t bytes, uint8_t **ret_base, bt_err *err);
+    void (*give)(uint8_t *base);
+    /* What a put that UCX refuses at once may mean; NULL = UCX's own text is enough. */
+    const char *put_refused;
+} ucx_memory;
+
+typedef struct {
+    ucp_mem_h handle;
+    uint8_t *base;
+    size_t bytes;
+} ucx_region;
 
 typedef struct ucx_put {
     ucx_peer *peer;
@@ -36,8 +61,9 @@ typedef struct ucx_send {
     uint8_t data[BT_XFER_MESSAGE_BYTES_MAX];
 } ucx_send;
 
-typedef struct {
+struct ucx_xfer {
     bt_xfer base;
+    const ucx_memory *memory;
     ucp_context_h context;
     ucp_worker_h worker;
     int fd;
@@ -48,14 +74,14 @@ typedef struct {
     uint32_t address_bytes;
     uint8_t rkey[BT_XFER_RKEY_BYTES_MAX];
     uint32_t rkey_bytes;
-    ucp_mem_h memory[BT_XFER_REGIONS_MAX + 1];
-    uint32_t memory_count;
+    ucx_region regions[BT_XFER_REGIONS_MAX + 1];
+    uint32_t region_count;
     ucx_peer *peers;   /* connected */
     ucx_peer *closing; /* disconnected, not yet freed */
     uint32_t closing_rounds;
     uint32_t errors_due; /* peers whose on_peer_error was not called yet */
     ucx_put *done_first, *done_last;
-} ucx_xfer;
+};
 
 struct ucx_peer {
     bt_xfer_peer base;
@@ -77,6 +103,17 @@ struct ucx_peer {
     ucx_send *sends; /* [BT_XFER_SENDS_MAX]; untouched slots take no memory */
 };
 
+bt_status ucx_create_with(const ucx_memory *memory, const bt_xfer_config *config,
+                          bt_xfer **ret_xfer, bt_err *err);
+void ucx_destroy(bt_xfer *base);
+int ucx_fd(const bt_xfer *base);
+unsigned ucx_progress(bt_xfer *base);
+bt_status ucx_arm(bt_xfer *base);
+void ucx_worker_address(const bt_xfer *base, const uint8_t **ret_address, uint32_t *ret_bytes);
+bt_status ucx_arena_open(bt_xfer *base, size_t bytes, uint8_t **ret_base, bt_err *err);
+void ucx_arena_rkey(const bt_xfer *base, const uint8_t **ret_rkey, uint32_t *ret_bytes);
+bt_status ucx_source_open(bt_xfer *base, size_t bytes, uint8_t **ret_base, bt_err *err);
+
 bt_status ucx_connect(bt_xfer *base, const uint8_t *address, uint32_t address_bytes, uint64_t me,
                       bt_xfer_peer **ret_peer, bt_err *err);
 bt_status ucx_remote_open(bt_xfer_peer *base, const uint8_t *rkey, uint32_t rkey_bytes,
@@ -86,6 +123,10 @@ void ucx_disconnect(bt_xfer_peer *base);
 bt_status ucx_put_start(bt_xfer_peer *base, const void *source, size_t bytes,
                         uint64_t remote_address, uint64_t tag, bt_err *err);
 bt_status ucx_send_start(bt_xfer_peer *base, const void *data, size_t bytes, bt_err *err);
+
+/* What UCX prints of the context or of an endpoint (context NULL); NULL if out of memory. The caller
+ * frees it. */
+char *ucx_text(ucp_context_h context, ucp_ep_h ep);
 
 /* Calls on_put for one finished slot and gives it back. */
 void ucx_put_report(ucx_put *put);

@@ -161,16 +161,26 @@ static bool lane_name(const char *text, unsigned lane, char *ret_name, size_t na
     return true;
 }
 
+char *ucx_text(ucp_context_h context, ucp_ep_h ep)
+{
+    char *text = NULL;
+    size_t bytes;
+    FILE *stream = open_memstream(&text, &bytes);
+    if (stream == NULL) return NULL;
+    if (context != NULL)
+        ucp_context_print_info(context, stream);
+    else
+        ucp_ep_print_info(ep, stream);
+    fclose(stream);
+    return text;
+}
+
 const char *ucx_transport(bt_xfer_peer *base)
 {
     ucx_peer *peer = (ucx_peer *)base;
     snprintf(peer->lane, sizeof(peer->lane), "none");
-    char *text = NULL;
-    size_t bytes;
-    FILE *stream = open_memstream(&text, &bytes);
-    if (stream == NULL) return peer->lane;
-    ucp_ep_print_info(peer->ep, stream);
-    fclose(stream);
+    char *text = ucx_text(NULL, peer->ep);
+    if (text == NULL) return peer->lane;
     /* "put[N]:" names the lane of remote writes; without one they are emulated by messages, which
      * take the lane marked "am". Either way a lane exists: the first one is the last resort. */
     const char *put = strstr(text, "put[");
@@ -239,6 +249,24 @@ static void on_op(void *request, ucs_status_t status, void *arg)
     op_done(arg, status);
 }
 
+/* xfer.c has checked that source lies in one. */
+static const ucx_region *region_of(const ucx_xfer *xfer, const uint8_t *source)
+{
+    for (uint32_t i = 0; i < xfer->region_count; i++) {
+        const ucx_region *region = &xfer->regions[i];
+        if (source >= region->base && source < region->base + region->bytes) return region;
+    }
+    assert(false);
+    return NULL;
+}
+
+static bt_status put_refused(const ucx_peer *peer, ucs_status_t status, bt_err *err)
+{
+    const char *meaning = peer->xfer->memory->put_refused;
+    return BT_FAIL(err, BT_ERR_PEER_LOST, "put: %s%s%s", ucs_status_string(status),
+                   meaning != NULL ? ": " : "", meaning != NULL ? meaning : "");
+}
+
 bt_status ucx_put_start(bt_xfer_peer *base, const void *source, size_t bytes,
                         uint64_t remote_address, uint64_t tag, bt_err *err)
 {
@@ -247,19 +275,21 @@ bt_status ucx_put_start(bt_xfer_peer *base, const void *source, size_t bytes,
     if (peer->failed) return BT_FAIL(err, BT_ERR_PEER_LOST, "put: %s", peer->why);
     ucx_put *put = peer->puts_free;
     if (put == NULL) return BT_AGAIN;
-    const ucp_request_param_t param = {.op_attr_mask =
-                                           UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA,
-                                       .cb = {.send = on_op},
-                                       .user_data = put};
+    ucp_request_param_t param = {.op_attr_mask =
+                                     UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
+                                     UCP_OP_ATTR_FIELD_MEMH | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+                                 .cb = {.send = on_op},
+                                 .user_data = put,
+                                 .memh = region_of(peer->xfer, source)->handle,
+                                 .memory_type = peer->xfer->memory->type};
     ucs_status_ptr_t request =
         ucp_put_nbx(peer->ep, source, bytes, remote_address, peer->rkey, &param);
-    if (UCS_PTR_IS_ERR(request))
-        return BT_FAIL(err, BT_ERR_PEER_LOST, "put: %s",
-                       ucs_status_string(UCS_PTR_STATUS(request)));
+    if (UCS_PTR_IS_ERR(request)) return put_refused(peer, UCS_PTR_STATUS(request), err);
     peer->puts_free = put->next;
     peer->puts_used++;
     *put = (ucx_put){.peer = peer, .tag = tag, .status = BT_OK, .ops_left = 2, .used = true};
     if (request == NULL) op_done(put, UCS_OK);
+    param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
     request = ucp_ep_flush_nbx(peer->ep, &param);
     if (!UCS_PTR_IS_PTR(request)) op_done(put, UCS_PTR_RAW_STATUS(request));
     return BT_OK;
