@@ -1,0 +1,155 @@
+/* linear_skinny_cuda.cu - packing, the kernel for any card, and which kernel a product takes.
+ *
+ * The kernel here has no ring: each lane reads its fragments of w and x straight from global memory with
+ * 16-byte loads, several blocks ahead in registers. One thread block for `panels` panels, its 8 warps
+ * share the k of them.
+ *
+ * BYTES   n * k * (2 or 1) of w, and m * k * (2 or 1) of x for each panel, from the L2.
+ * FLOPS   2 * m * n * k.
+ * FIGURES none yet. */
+#include "kernels/linear/linear_skinny.cuh"
+
+#include <assert.h>
+
+namespace
+{
+
+using namespace skinny;
+
+constexpr int WARPS = 8;
+
+template <typename T, int TOKEN_TILES, int PANELS, int DEEP>
+__global__ void __launch_bounds__(WARPS * 32) direct(bt_linear_skinny_args op)
+{
+    constexpr int ROWS = PANELS * 16, STRIDE = sum_stride(ROWS);
+    __shared__ __align__(16) float sums[WARPS * TOKEN_TILES * 8 * STRIDE];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    uint32_t blocks = op.k / T::BLOCK_K, panel = blockIdx.x * PANELS;
+    uint32_t last = (op.n + 15) / 16 - 1;
+    const uint4 *w[PANELS], *x[TOKEN_TILES];
+    for (int p = 0; p < PANELS; p++)
+        w[p] = (const uint4 *)op.w + (size_t)min(panel + p, last) * blocks * 64 + lane;
+    for (int c = 0; c < TOKEN_TILES; c++)
+        x[c] = (const uint4 *)((const uint8_t *)op.x +
+                               (size_t)min(c * 8u + g, op.m - 1) * op.k * T::X_BYTES) +
+               t * T::X_WORDS;
+    float acc[PANELS][TOKEN_TILES][4] = {};
+    for (uint32_t b = warp; b < blocks; b += WARPS * DEEP) {
+        uint4 ws[DEEP][PANELS][2], xs[DEEP][TOKEN_TILES][T::X_WORDS];
+#pragma unroll
+        for (int d = 0; d < DEEP; d++) {
+            uint32_t at = b + d * WARPS;
+            if (at >= blocks) break;
+#pragma unroll
+            for (int p = 0; p < PANELS; p++)
+                for (int h = 0; h < 2; h++) ws[d][p][h] = __ldcs(w[p] + at * 64 + h * 32);
+#pragma unroll
+            for (int c = 0; c < TOKEN_TILES; c++)
+                for (int i = 0; i < T::X_WORDS; i++) xs[d][c][i] = x[c][at * 4 * T::X_WORDS + i];
+        }
+#pragma unroll
+        for (int d = 0; d < DEEP; d++) {
+            if (b + d * WARPS >= blocks) break;
+            multiply_block<T, TOKEN_TILES, PANELS>(acc, ws[d], xs[d]);
+        }
+    }
+    constexpr int ALL = TOKEN_TILES * 8 * STRIDE;
+    store_sums<TOKEN_TILES, PANELS>(sums + warp * ALL, STRIDE, 0, op.m, acc);
+    __syncthreads();
+    for (uint32_t at = threadIdx.x; at < op.m * ROWS / 4; at += WARPS * 32) {
+        uint32_t i = at / (ROWS / 4), row = at % (ROWS / 4) * 4;
+        float4 sum = {};
+        for (int k = 0; k < WARPS; k++) {
+            float4 v = *(const float4 *)(sums + k * ALL + i * STRIDE + row);
+            sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+        }
+        finish_four(op, i, panel * 16 + row, sum);
+    }
+}
+
+/* One thread for a register, 4 bytes of a row. */
+__global__ void pack(uint8_t *packed, const uint8_t *tensor, uint32_t bytes, uint32_t row,
+                     uint32_t rows, uint32_t k)
+{
+    uint32_t blocks = k * bytes / 64;
+    /* A block has 16 registers of a row: 4 lanes t of 2 halves h of 2 registers. */
+    size_t count = (size_t)rows * blocks * 16;
+    for (size_t at = (size_t)blockIdx.x * blockDim.x + threadIdx.x; at < count;
+         at += (size_t)gridDim.x * blockDim.x) {
+        uint32_t j = (uint32_t)(at / (blocks * 16)), word = (uint32_t)(at % (blocks * 16));
+        uint32_t value = *(const uint32_t *)(tensor + at * 4);
+        uint32_t block = word / 16, t = word % 16 / 4, h = word % 4 / 2, high = word % 2;
+        uint32_t to = row + j, g = to % 8, q = high * 2 + to % 16 / 8;
+        size_t where =
+            ((size_t)(to / 16) * blocks + block) * 1024 + h * 512 + (4 * g + t) * 16 + q * 4;
+        *(uint32_t *)(packed + where) = value;
+    }
+}
+
+template <typename T> void launch_direct(const bt_linear_skinny_args &op, cudaStream_t stream)
+{
+    unsigned panels = (op.n + 15) / 16;
+    if (op.m <= 8)
+        direct<T, 1, 1, 4><<<panels, WARPS * 32, 0, stream>>>(op);
+    else if (op.m <= 16)
+        direct<T, 2, 1, 4><<<panels, WARPS * 32, 0, stream>>>(op);
+    else if (op.m <= 32)
+        direct<T, 4, 1, 2><<<panels, WARPS * 32, 0, stream>>>(op);
+    else
+        direct<T, 8, 1, 1><<<panels, WARPS * 32, 0, stream>>>(op);
+}
+
+} // namespace
+
+extern "C" bt_status bt_linear_skinny_pack(void *packed, const void *tensor, bt_dtype w_dtype,
+                                           uint32_t row, uint32_t rows, uint32_t k,
+                                           cudaStream_t stream, bt_err *err)
+{
+    assert(k % 64 == 0 && (w_dtype == BT_DTYPE_BF16 || w_dtype == BT_DTYPE_FP8_E4M3));
+    if (rows == 0) return BT_OK;
+    pack<<<2048, 256, 0, stream>>>((uint8_t *)packed, (const uint8_t *)tensor,
+                                   (uint32_t)bt_dtype_bytes(w_dtype), row, rows, k);
+    return bt_cuda_launched("linear_skinny pack", err);
+}
+
+extern "C" bt_status bt_linear_skinny_init(bt_err *err)
+{
+    return linear_skinny_ring_init(err);
+}
+
+extern "C" bt_linear_skinny_plan bt_linear_skinny_choose(const bt_linear_skinny_args *op, int arch,
+                                                         int sms)
+{
+    bt_linear_skinny_plan plan = {};
+    if (arch != 90) return plan;
+    plan.token_tiles = op->m <= 8 ? 1 : op->m <= 16 ? 2 : op->m <= 32 ? 4 : 8;
+    plan.panels = 1;
+    plan.warps_n = op->m <= 8 ? 1 : op->m <= 16 ? 2 : op->m <= 32 ? 4 : 8;
+    plan.warps_k = 8 / plan.warps_n;
+    plan.stage_blocks = 16 / plan.warps_n;
+    plan.splits = 1;
+    uint32_t rows = plan.panels * plan.warps_n * 16u, tiles = (op->n + rows - 1) / rows;
+    while (plan.splits < 4 && tiles * plan.splits * 2 <= (uint32_t)sms) plan.splits *= 2;
+    plan.grid = (uint32_t)sms;
+    plan.shared_bytes = op->m <= 16 ? 113 << 10 : 220 << 10;
+    return plan;
+}
+
+extern "C" bt_status bt_linear_skinny_cuda(const bt_linear_skinny_args *op,
+                                           const bt_linear_skinny_plan *plan, cudaStream_t stream,
+                                           bt_err *err)
+{
+    assert(op->m <= BT_SKINNY_MAX && op->k % 64 == 0 && op->k > 0);
+    assert(op->y_dtype == BT_DTYPE_BF16 || op->y_dtype == BT_DTYPE_F32);
+    assert(op->x_dtype == op->w_dtype || op->x_dtype == BT_DTYPE_BF16);
+    if (op->m == 0 || op->n == 0) return BT_OK;
+    if (plan->stage_blocks > 0)
+        linear_skinny_ring(op, plan, stream);
+    else if (op->w_dtype == BT_DTYPE_BF16)
+        launch_direct<bf16_bf16>(*op, stream);
+    else if (op->x_dtype == BT_DTYPE_BF16)
+        launch_direct<fp8_bf16>(*op, stream);
+    else
+        launch_direct<fp8_fp8>(*op, stream);
+    return bt_cuda_launched("linear_skinny", err);
+}

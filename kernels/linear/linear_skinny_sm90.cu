@@ -1,0 +1,390 @@
+/* linear_skinny_sm90.cu - the kernel with a ring: the copy engine streams w and x through shared memory.
+ *
+ * LAUNCH  A thread block has warps_n * warps_k warps that multiply and one that copies. It takes tiles of
+ *         panels * warps_n * 16 rows of w one after the other; the ring runs on across tiles. A stage
+ *         holds stage_blocks blocks of k of every panel of the tile, and the same k of x; the warps
+ *         along k share the blocks of a stage. With splits > 1 the thread blocks of a cluster share the
+ *         k of a tile, and each sums a part of it from the shared memory of all.
+ * OVERLAP With plan.overlap the copies of w begin while the kernel before is still running: w never
+ *         depends on it. x, scales, bias and residual wait for its end (griddepcontrol.wait). The kernel
+ *         lets its own successor start at once; a successor that is launched so must wait before it
+ *         reads or writes what earlier kernels touch.
+ * BYTES   n * k * (2 or 1) of w from memory, m * k * (2 or 1) of x for each tile from the L2.
+ * FLOPS   2 * m * n * k.
+ * FIGURES none yet. */
+#include "kernels/linear/linear_ring.cuh"
+#include "kernels/linear/linear_skinny.cuh"
+
+#include <assert.h>
+
+#include <initializer_list>
+
+namespace skinny_ring
+{
+
+using namespace skinny;
+using namespace bt_ring;
+
+constexpr int STAGES_MAX = 32;
+
+struct ring {
+    bt_linear_skinny_args op;
+    uint32_t tiles, blocks; /* of n; of k */
+    uint32_t stage_blocks, stages, stage_bytes;
+    uint32_t x_offset;      /* of x in a stage */
+    uint32_t x_pair, x_odd; /* of a pair of its rows; of the second in a pair */
+    uint32_t sums_offset;
+    uint64_t policy; /* of w in the L2 */
+};
+
+struct barriers {
+    uint64_t full[STAGES_MAX], empty[STAGES_MAX];
+    uint64_t ready, done; /* of a cluster: sums are written; sums have been read */
+};
+
+/* Where in its work a thread block is: the chunk of a tile, and the stage of the ring that takes it. */
+struct cursor {
+    uint32_t tile, tile_step, tiles;
+    uint32_t from, to, block, step; /* of k */
+    uint32_t stage, stages, round;
+
+    __device__ cursor(const ring &r, uint32_t rank, uint32_t size)
+        : tile(blockIdx.x / size), tile_step(gridDim.x / size), tiles(r.tiles),
+          from((uint64_t)r.blocks * rank / size), to((uint64_t)r.blocks * (rank + 1) / size),
+          block(from), step(r.stage_blocks), stage(0), stages(r.stages), round(0)
+    {
+    }
+    __device__ bool more() const
+    {
+        return tile < tiles;
+    }
+    __device__ uint32_t count() const
+    {
+        return min(step, to - block);
+    }
+    /* True if the chunk before was the last of its tile. */
+    __device__ bool next()
+    {
+        if (++stage == stages) stage = 0, round++;
+        block += step;
+        if (block < to) return false;
+        block = from;
+        tile += tile_step;
+        return true;
+    }
+};
+
+template <typename T, int PANELS_OF_TILE> struct producer {
+    const ring &r;
+    uint8_t *shared;
+    barriers *bar;
+    uint32_t lane;
+
+    __device__ void expect(const cursor &at) const
+    {
+        uint32_t panels =
+            min((uint32_t)PANELS_OF_TILE, (r.op.n + 15) / 16 - at.tile * (uint32_t)PANELS_OF_TILE);
+        uint32_t of_x = r.op.m * T::BLOCK_K * T::X_BYTES;
+        if (lane == 0) barrier_expect(&bar->full[at.stage], at.count() * (panels * 1024 + of_x));
+        __syncwarp();
+    }
+    __device__ void copy_w(const cursor &at) const
+    {
+        uint32_t panel = at.tile * PANELS_OF_TILE + lane;
+        if (lane < PANELS_OF_TILE && panel < (r.op.n + 15) / 16)
+            copy(shared + at.stage * r.stage_bytes + lane * r.stage_blocks * 1024,
+                 (const uint8_t *)r.op.w + ((size_t)panel * r.blocks + at.block) * 1024,
+                 at.count() * 1024, &bar->full[at.stage], r.policy);
+    }
+    __device__ void copy_x(const cursor &at) const
+    {
+        constexpr uint64_t NORMAL = 0x1000000000000000;
+        constexpr uint32_t BYTES = T::BLOCK_K * T::X_BYTES;
+        for (uint32_t i = lane; i < r.op.m; i += 32)
+            copy(shared + at.stage * r.stage_bytes + r.x_offset + i / 2 * r.x_pair +
+                     i % 2 * r.x_odd,
+                 (const uint8_t *)r.op.x + (size_t)i * r.op.k * T::X_BYTES + at.block * BYTES,
+                 at.count() * BYTES, &bar->full[at.stage], NORMAL);
+    }
+    __device__ void run(cursor at) const
+    {
+        cursor first = at;
+        for (; at.more() && at.round == 0; at.next()) {
+            expect(at);
+            copy_w(at);
+        }
+        wait_for_kernel_before();
+        for (; first.more() && first.round == 0; first.next()) copy_x(first);
+        for (; at.more(); at.next()) {
+            barrier_wait(&bar->empty[at.stage], (at.round - 1) & 1);
+            expect(at);
+            copy_w(at);
+            copy_x(at);
+        }
+    }
+};
+
+template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> struct consumer {
+    static constexpr int ROWS = PANELS * WARPS_N * 16, STRIDE = sum_stride(ROWS);
+    static constexpr int WARPS = WARPS_N * WARPS_K, ALL = TOKEN_TILES * 8 * STRIDE;
+    const ring &r;
+    const uint8_t *shared;
+    float *sums; /* [WARPS_K][columns of x][STRIDE] */
+    barriers *bar;
+    uint32_t rank, size;
+
+    __device__ static void sync()
+    {
+        asm volatile("bar.sync 1, %0;" ::"n"(WARPS * 32) : "memory");
+    }
+    __device__ void multiply_stage(const cursor &at, float (&acc)[PANELS][TOKEN_TILES][4]) const
+    {
+        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        uint32_t warp_n = warp % WARPS_N, warp_k = warp / WARPS_N, count = at.count();
+        const uint8_t *stage = shared + at.stage * r.stage_bytes;
+        const uint8_t *w_at = stage + warp_n * PANELS * r.stage_blocks * 1024 + lane * 16;
+        const uint8_t *x_at = stage + r.x_offset + lane / 8 * r.x_pair + lane / 4 % 2 * r.x_odd +
+                              lane % 4 * 16 * T::X_WORDS;
+#pragma unroll 2
+        for (uint32_t b = warp_k; b < count; b += WARPS_K) {
+            uint4 w[PANELS][2], x[TOKEN_TILES][T::X_WORDS];
+#pragma unroll
+            for (int p = 0; p < PANELS; p++)
+                for (int h = 0; h < 2; h++)
+                    w[p][h] = *(const uint4 *)(w_at + (p * r.stage_blocks + b) * 1024 + h * 512);
+#pragma unroll
+            for (int c = 0; c < TOKEN_TILES; c++)
+                for (int i = 0; i < T::X_WORDS; i++)
+                    x[c][i] = *(const uint4 *)(x_at + c * 4 * r.x_pair +
+                                               b * T::BLOCK_K * T::X_BYTES + i * 16);
+            multiply_block<T, TOKEN_TILES, PANELS>(acc, w, x);
+        }
+    }
+    /* Scales and bias come from memory: the cache asks for them while the tile is multiplied. */
+    __device__ void prefetch(uint32_t tile) const
+    {
+        uint32_t j = tile * ROWS + threadIdx.x * 32;
+        if (threadIdx.x * 32 >= ROWS || j >= r.op.n) return;
+        if (r.op.w_scale && r.op.per_channel) prefetch_line(r.op.w_scale + j);
+        if (r.op.bias) prefetch_line((const uint16_t *)r.op.bias + j);
+    }
+    /* When nobody shares the k of a tile. */
+    __device__ void finish_alone(uint32_t tile, const float (&acc)[PANELS][TOKEN_TILES][4]) const
+    {
+        uint32_t warp = threadIdx.x / 32;
+        wait_for_kernel_before();
+        finish_warp<TOKEN_TILES, PANELS>(r.op, tile * ROWS + warp * PANELS * 16,
+                                         sums + warp * 16 * sum_stride(PANELS * 16), acc);
+    }
+    /* Adds what the warps along k and the thread blocks of the cluster hold, in a fixed order. */
+    __device__ void finish_tile(uint32_t tile, uint32_t turn,
+                                const float (&acc)[PANELS][TOKEN_TILES][4]) const
+    {
+        uint32_t warp = threadIdx.x / 32, all = r.op.m * (ROWS / 4);
+        if (r.sums_offset == 0) sync(); /* the ring is over, and its memory takes the sums */
+        if (size > 1 && turn > 0) barrier_wait_cluster(&bar->done, (turn - 1) & 1);
+        store_sums<TOKEN_TILES, PANELS>(sums + warp / WARPS_N * ALL, STRIDE,
+                                        warp % WARPS_N * PANELS * 16, r.op.m, acc);
+        sync();
+        if (size > 1) {
+            if (threadIdx.x < size) barrier_arrive_at(&bar->ready, threadIdx.x);
+            barrier_wait_cluster(&bar->ready, turn & 1);
+        }
+        wait_for_kernel_before();
+        for (uint32_t at = all * rank / size + threadIdx.x; at < all * (rank + 1) / size;
+             at += WARPS * 32) {
+            uint32_t i = at / (ROWS / 4), row = at % (ROWS / 4) * 4;
+            float4 sum = {};
+            for (uint32_t other = 0; other < size; other++) {
+#pragma unroll
+                for (int k = 0; k < WARPS_K; k++) {
+                    const float *from = sums + k * ALL + i * STRIDE + row;
+                    float4 v = size > 1 ? load_at(from, other) : *(const float4 *)from;
+                    sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+                }
+            }
+            finish_four(r.op, i, tile * ROWS + row, sum);
+        }
+        sync();
+        if (size > 1 && threadIdx.x < size) barrier_arrive_at(&bar->done, threadIdx.x);
+    }
+    __device__ void run(cursor at) const
+    {
+        for (uint32_t turn = 0; at.more(); turn++) {
+            float acc[PANELS][TOKEN_TILES][4] = {};
+            uint32_t tile = at.tile;
+            bool last;
+            prefetch(tile);
+            do {
+                barrier_wait(&bar->full[at.stage], at.round & 1);
+                multiply_stage(at, acc);
+                __syncwarp();
+                if (threadIdx.x % 32 == 0) barrier_arrive(&bar->empty[at.stage]);
+                last = at.next();
+            } while (!last);
+            if constexpr (WARPS_K == 1) {
+                if (size == 1) {
+                    finish_alone(tile, acc);
+                    continue;
+                }
+            }
+            finish_tile(tile, turn, acc);
+        }
+    }
+};
+
+template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K>
+__global__ void __launch_bounds__((WARPS_N * WARPS_K + 1) * 32,
+                                  TOKEN_TILES == 8 && WARPS_N * WARPS_K == 8 ? 1 : 2)
+    multiply_ring(const __grid_constant__ ring r)
+{
+#if __CUDA_ARCH__ >= 900
+    using consumer = consumer<T, TOKEN_TILES, PANELS, WARPS_N, WARPS_K>;
+    extern __shared__ __align__(128) uint8_t shared[];
+    __shared__ barriers bar;
+    uint32_t rank = cluster_rank(), size = cluster_size();
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    if (threadIdx.x == 0) {
+        for (uint32_t s = 0; s < r.stages; s++) {
+            barrier_init(&bar.full[s], 1);
+            barrier_init(&bar.empty[s], consumer::WARPS);
+        }
+        barrier_init(&bar.ready, size);
+        barrier_init(&bar.done, size);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    if (size > 1)
+        cluster_sync();
+    else
+        __syncthreads();
+    cursor at(r, rank, size);
+    if (threadIdx.x / 32 == consumer::WARPS)
+        producer<T, PANELS * WARPS_N>{r, shared, &bar, threadIdx.x % 32}.run(at);
+    else
+        consumer{r, shared, (float *)(shared + r.sums_offset), &bar, rank, size}.run(at);
+    if (size > 1) cluster_sync(); /* nobody leaves while others read its sums */
+#endif
+}
+
+/* ---- launching ---- */
+
+using kernel = void (*)(ring);
+
+struct variant {
+    uint16_t token_tiles, panels, warps_n, warps_k;
+    kernel of[3]; /* bf16 bf16, fp8 fp8, fp8 bf16 */
+};
+
+#define VARIANT(c, p, n, k)                                                                        \
+    {                                                                                              \
+        c, p, n, k,                                                                                \
+        {                                                                                          \
+            multiply_ring<bf16_bf16, c, p, n, k>, multiply_ring<fp8_fp8, c, p, n, k>,              \
+                multiply_ring<fp8_bf16, c, p, n, k>                                                \
+        }                                                                                          \
+    }
+#define VARIANT_FP8(c, p, n, k)                                                                    \
+    {                                                                                              \
+        c, p, n, k,                                                                                \
+        {                                                                                          \
+            nullptr, multiply_ring<fp8_fp8, c, p, n, k>, nullptr                                   \
+        }                                                                                          \
+    }
+
+const variant variants[] = {
+    VARIANT(1, 1, 1, 8),     VARIANT(1, 1, 2, 4),     VARIANT(1, 1, 1, 4),     VARIANT(2, 1, 2, 4),
+    VARIANT(2, 1, 4, 2),     VARIANT_FP8(2, 2, 2, 4), VARIANT(4, 1, 4, 2),     VARIANT(8, 1, 8, 1),
+    VARIANT_FP8(8, 2, 4, 2), VARIANT_FP8(8, 2, 4, 1), VARIANT_FP8(8, 2, 2, 2),
+};
+
+constexpr uint32_t BARRIERS = sizeof(barriers) + 1024; /* and what the system takes */
+
+kernel find(const bt_linear_skinny_plan *plan, int pair)
+{
+    for (const variant &v : variants)
+        if (v.token_tiles == plan->token_tiles && v.panels == plan->panels &&
+            v.warps_n == plan->warps_n && v.warps_k == plan->warps_k)
+            return v.of[pair];
+    return nullptr;
+}
+
+/* Lays x out in a stage: the two rows that 8 lanes load from together share no bank. */
+void place_x(ring *r, uint32_t row_bytes, int x_words)
+{
+    uint32_t rest = x_words == 1 ? 64 : 16;
+    uint32_t pad = (rest + 128 - row_bytes % 128) % 128;
+    r->x_pair = 2 * row_bytes + pad;
+    r->x_odd = row_bytes + pad;
+}
+
+/* Of the memory that sums go through: all of a tile, or sixteen rows of y of each warp. */
+uint32_t sums_bytes(const bt_linear_skinny_plan *plan, bool alone)
+{
+    uint32_t of_warp = 16 * (uint32_t)sum_stride(plan->panels * 16);
+    uint32_t of_tile =
+        plan->token_tiles * 8 * (uint32_t)sum_stride(plan->panels * plan->warps_n * 16);
+    return 4 * (alone ? plan->warps_n * of_warp : plan->warps_k * of_tile);
+}
+
+} // namespace skinny_ring
+
+using namespace skinny_ring;
+
+bt_status linear_skinny_ring_init(bt_err *err)
+{
+    int device, most;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    for (const variant &v : variants)
+        for (kernel k : v.of)
+            if (k && error == cudaSuccess)
+                error = cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             most - (int)BARRIERS);
+    return bt_cuda_status(error, "linear_skinny init", err);
+}
+
+void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_plan *plan,
+                        cudaStream_t stream)
+{
+    int pair = op->w_dtype == BT_DTYPE_BF16 ? 0 : op->x_dtype == BT_DTYPE_BF16 ? 2 : 1;
+    kernel k = find(plan, pair);
+    assert(k && op->m <= plan->token_tiles * 8u && plan->splits > 0);
+    uint32_t block_k = bt_linear_skinny_block_k(op->w_dtype), x_bytes = pair == 1 ? 1 : 2;
+    uint32_t panels = plan->panels * plan->warps_n, rows = panels * 16;
+    ring r = {*op, (op->n + rows - 1) / rows, op->k / block_k};
+    assert(r.blocks >= plan->splits);
+    uint32_t warps = plan->warps_n * plan->warps_k;
+    uint32_t clusters = plan->grid / plan->splits;
+    if (clusters > r.tiles) clusters = r.tiles;
+    assert(clusters > 0);
+    bool alone = plan->warps_k == 1 && plan->splits == 1, alias = !alone && clusters == r.tiles;
+    uint32_t sums = sums_bytes(plan, alone);
+    r.stage_blocks = plan->stage_blocks;
+    r.x_offset = panels * r.stage_blocks * 1024;
+    place_x(&r, r.stage_blocks * block_k * x_bytes, pair == 2 ? 2 : 1);
+    /* Loads of columns beyond m read on in the stage: whatever lies there goes nowhere. */
+    r.stage_bytes = (r.x_offset + plan->token_tiles * 4 * r.x_pair + 127) / 128 * 128;
+    uint32_t left = plan->shared_bytes - BARRIERS - (alias ? 0 : sums);
+    assert(plan->shared_bytes > BARRIERS + sums && left >= 2 * r.stage_bytes);
+    r.stages = left / r.stage_bytes;
+    if (r.stages > STAGES_MAX) r.stages = STAGES_MAX;
+    r.sums_offset = alias ? 0 : r.stages * r.stage_bytes;
+    r.policy = plan->keep ? 0x1000000000000000 : 0x12F0000000000000;
+    uint32_t bytes = r.stages * r.stage_bytes + (alias ? 0 : sums);
+    if (bytes < sums) bytes = sums;
+
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim = {plan->splits, 1, 1};
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(clusters * plan->splits);
+    config.blockDim = dim3((warps + 1) * 32);
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = plan->overlap ? 2 : 1;
+    (void)cudaLaunchKernelEx(&config, k, r);
+}
