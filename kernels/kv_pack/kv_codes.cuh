@@ -4,7 +4,7 @@
  *
  *   decode   values of eight codes; scale is ignored by unscaled dtypes
  *   odd      one of the codes is a NaN or infinite: encode must then be told
- *   peak     the largest magnitude that is no NaN
+ *   peak     the largest magnitude of the values that is no NaN
  *   encode   values to codes; by is ignored by unscaled dtypes */
 #ifndef BT_KERNELS_KV_PACK_KV_CODES_CUH
 #define BT_KERNELS_KV_PACK_KV_CODES_CUH
@@ -18,6 +18,12 @@ extern "C" {
 
 template <bt_dtype D> struct kv_codes;
 
+/* A row's scale and what its values are multiplied by. */
+struct kv_scale {
+    uint16_t code;
+    float value, inverse;
+};
+
 static __device__ __forceinline__ float kv_peak(const float v[8])
 {
     float peak = 0;
@@ -26,10 +32,55 @@ static __device__ __forceinline__ float kv_peak(const float v[8])
     return peak;
 }
 
+static __device__ __noinline__ float kv_any_quotient(float x, float by)
+{
+    return __fdiv_rn(x, by);
+}
+
+/* v / by.value rounded once, if odd for any v: cuda_device.cuh says why three operations suffice for
+ * finite ones. A zero may lose its sign. */
+static __device__ __forceinline__ void kv_quotients(const float v[8], kv_scale by, bool odd,
+                                                    float ret_q[8])
+{
+    if (odd) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) ret_q[i] = kv_any_quotient(v[i], by.value);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        float q = __fmul_rn(v[i], by.inverse);
+        ret_q[i] = __fmaf_rn(__fmaf_rn(-q, by.value, v[i]), by.inverse, q);
+    }
+}
+
+/* 1 / x rounded once, for x an f16 above 0: one step of Newton's from the card's approximation, as the
+ * library has it for numbers of this range. */
+static __device__ __forceinline__ float kv_reciprocal(float x)
+{
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return __fmaf_rn(r, __fmaf_rn(-x, r, 1.0f), r);
+}
+
+/* bt_row_encode's scale. */
+template <bt_dtype D> static __device__ __forceinline__ kv_scale kv_scale_of(float amax)
+{
+    constexpr float LARGEST = D == BT_DTYPE_INT8 ? BT_INT8_MAX : BT_E4M3_MAX;
+    constexpr float INVERSE = 1 / LARGEST;
+    kv_scale by;
+    float x = __fmul_rn(amax, INVERSE);
+    x = __fmaf_rn(__fmaf_rn(-x, LARGEST, amax), INVERSE, x);
+    if (!(amax > 1e-30f && amax < 1e30f)) x = __fdiv_rn(amax, LARGEST);
+    by.code = bt_f16_up(x);
+    by.value = by.code ? bt_f16_value(by.code) : 1.0f;
+    by.inverse = kv_reciprocal(by.value);
+    return by;
+}
+
 template <> struct kv_codes<BT_DTYPE_F32> {
     static constexpr int WORDS = 8;
     static constexpr bool SCALED = false;
-    static constexpr float LARGEST = 0;
     static __device__ __forceinline__ void decode(const uint32_t w[8], float, float v[8])
     {
 #pragma unroll
@@ -42,11 +93,13 @@ template <> struct kv_codes<BT_DTYPE_F32> {
         for (int i = 0; i < 8; i++) any |= (w[i] & 0x7f800000u) == 0x7f800000u;
         return any;
     }
-    static __device__ __forceinline__ float peak(const uint32_t[8], const float v[8], bool)
+    static __device__ __forceinline__ float peak(const uint32_t w[8], float, bool)
     {
+        float v[8];
+        decode(w, 1, v);
         return kv_peak(v);
     }
-    static __device__ __forceinline__ void encode(const float v[8], bt_divider, bool, uint32_t w[8])
+    static __device__ __forceinline__ void encode(const float v[8], kv_scale, bool, uint32_t w[8])
     {
 #pragma unroll
         for (int i = 0; i < 8; i++) w[i] = __float_as_uint(v[i]);
@@ -56,7 +109,6 @@ template <> struct kv_codes<BT_DTYPE_F32> {
 template <> struct kv_codes<BT_DTYPE_BF16> {
     static constexpr int WORDS = 4;
     static constexpr bool SCALED = false;
-    static constexpr float LARGEST = 0;
     static __device__ __forceinline__ void decode(const uint32_t w[4], float, float v[8])
     {
 #pragma unroll
@@ -80,9 +132,13 @@ template <> struct kv_codes<BT_DTYPE_BF16> {
         uint32_t m = most(w);
         return (m & 0x7f80u) == 0x7f80u || (m & 0x7f800000u) == 0x7f800000u;
     }
-    static __device__ __forceinline__ float peak(const uint32_t w[4], const float v[8], bool odd)
+    static __device__ __forceinline__ float peak(const uint32_t w[4], float, bool odd)
     {
-        if (odd) return kv_peak(v);
+        if (odd) {
+            float v[8];
+            decode(w, 1, v);
+            return kv_peak(v);
+        }
         uint32_t m = most(w);
         return fmaxf(__uint_as_float(m << 16), __uint_as_float(m & 0xffff0000u));
     }
@@ -92,7 +148,7 @@ template <> struct kv_codes<BT_DTYPE_BF16> {
         if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 0x0040u;
         return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     }
-    static __device__ __forceinline__ void encode(const float v[8], bt_divider, bool odd,
+    static __device__ __forceinline__ void encode(const float v[8], kv_scale, bool odd,
                                                   uint32_t w[4])
     {
 #pragma unroll
@@ -109,7 +165,6 @@ template <> struct kv_codes<BT_DTYPE_BF16> {
 template <> struct kv_codes<BT_DTYPE_FP8_E4M3> {
     static constexpr int WORDS = 2;
     static constexpr bool SCALED = true;
-    static constexpr float LARGEST = BT_E4M3_MAX;
     static __device__ __forceinline__ bool odd(const uint32_t w[2])
     {
         uint32_t a = (w[0] & 0x7f7f7f7fu) + 0x01010101u, b = (w[1] & 0x7f7f7f7fu) + 0x01010101u;
@@ -130,22 +185,25 @@ template <> struct kv_codes<BT_DTYPE_FP8_E4M3> {
             if ((code & 0x7fu) == 0x7fu) v[i] = __uint_as_float((code & 0x80u) << 24 | 0x7fc00000u);
         }
     }
-    static __device__ __forceinline__ float peak(const uint32_t[2], const float v[8], bool)
+    static __device__ __forceinline__ float peak(const uint32_t w[2], float scale, bool)
     {
+        float v[8];
+        decode(w, scale, v);
         return kv_peak(v);
     }
-    static __device__ __forceinline__ void encode(const float v[8], bt_divider by, bool,
+    static __device__ __forceinline__ void encode(const float v[8], kv_scale by, bool odd,
                                                   uint32_t w[2])
     {
-        w[0] = bt_row_codes_e4m3(v, by);
-        w[1] = bt_row_codes_e4m3(v + 4, by);
+        float q[8];
+        kv_quotients(v, by, odd, q);
+        w[0] = bt_e4m3x4_signed(q, v);
+        w[1] = bt_e4m3x4_signed(q + 4, v + 4);
     }
 };
 
 template <> struct kv_codes<BT_DTYPE_INT8> {
     static constexpr int WORDS = 2;
     static constexpr bool SCALED = true;
-    static constexpr float LARGEST = BT_INT8_MAX;
     static __device__ __forceinline__ bool odd(const uint32_t[2])
     {
         return false;
@@ -158,15 +216,19 @@ template <> struct kv_codes<BT_DTYPE_INT8> {
             v[i] = (__uint_as_float(bits) - 8388736.0f) * scale;
         }
     }
-    static __device__ __forceinline__ float peak(const uint32_t[2], const float v[8], bool)
+    static __device__ __forceinline__ float peak(const uint32_t w[2], float scale, bool)
     {
+        float v[8];
+        decode(w, scale, v);
         return kv_peak(v);
     }
-    static __device__ __forceinline__ void encode(const float v[8], bt_divider by, bool,
+    static __device__ __forceinline__ void encode(const float v[8], kv_scale by, bool odd,
                                                   uint32_t w[2])
     {
-        w[0] = bt_row_codes_int8(v, by);
-        w[1] = bt_row_codes_int8(v + 4, by);
+        float q[8];
+        kv_quotients(v, by, odd, q);
+        w[0] = bt_int8x4(q);
+        w[1] = bt_int8x4(q + 4);
     }
 };
 

@@ -1,21 +1,22 @@
 /* kv_pack_cuda.cu - see kv_pack_cuda.h.
  *
- * SHAPE   One block for a record, and then for the record a grid further on. Between two dtypes that
- *         are the same, a thread's share is 16 bytes of the record; between others it is eight codes
- *         of a row, whose row is converted by the 8, 16 or 32 lanes that hold it. UNROLL shares of a
- *         thread are loaded before the first is used.
- * DIGEST  Both lanes of NH in registers of each thread, added up by shuffles once for each record.
- *         The PRF of up to 32 records of a block is computed at the end, a record by a lane, since it
- *         is long and serial. The last block that ends writes the frame's sums.
+ * SHAPE   A tile is what a warp loads at once: UNROLL shares of each lane. Between two dtypes that are the
+ *         same a share is 16 bytes of the record; between others it is eight codes of a row, whose row is
+ *         converted by the 8, 16 or 32 lanes that hold it. Warps take the tiles of their block's records
+ *         in turn and wait for nobody, so that some load while others store.
+ * DIGEST  Both lanes of NH in registers of each thread, added up by shuffles for each tile and kept in
+ *         shared memory. For each BATCH of records, their PRFs are computed together, a record by a
+ *         lane, since a PRF is long and serial. The last block that ends writes the frame's sums.
  * COST    NH takes two 32 x 32 + 64 multiply-adds and four additions for 8 bytes: at 64 a clock and SM
  *         that is 0.3 us for each MiB on a whole H100 for the multiplications, a twentieth of the
  *         time of copying.
  * BYTES   (record bytes + pool bytes of the same rows) of all records.
- * FIGURES H100 SXM, 2026-11-24, 8,192 tokens of a layer, 8 heads of 128, cold: pack bf16 28.7 us, 2,340 GB/s;
- *         bf16 to fp8 28.2 us; fp8 18.1 us; unpack bf16 29.0 us; fp8 to bf16 24.2 us; fp8 17.6 us.
- *         512 tokens: 6.2, 7.5, 6.2; 6.2, 6.1, 5.8 us. `gpu-check --only kv_pack --bench`.
- * TRIED   More blocks than are resident: 10 % slower. Half or a quarter of the resident threads: 10 to
- *         40 % slower, as fewer loads are in flight. Blocks of 512 threads: 5 to 20 % slower. */
+ * FIGURES H100 SXM, 2026-11-24, copying 2,843 GB/s: 8,192 tokens of a layer, 8 heads of 128, cold: pack bf16
+ *         28.5 us, 83 %; bf16 to fp8 25.8 us, 69 %; fp8 17.5 us, 69 %; unpack bf16 29.2 us, 81 %; fp8 to bf16
+ *         24.0 us, 74 %; fp8 17.3 us, 70 %. 5.9 us of each are not of the bytes: 512 tokens take 6 us.
+ *         `gpu-check --only kv_pack --bench`.
+ * TRIED   A barrier for each record instead of tiles that wait for nobody: the same for copies, 8 % slower
+ *         where scales are made. More blocks than are resident: 3 to 15 % slower. */
 extern "C" {
 #include "kernels/kv_pack/kv_pack_cuda.h"
 }
@@ -28,8 +29,8 @@ extern "C" {
 namespace
 {
 
-constexpr int THREADS_MAX = 512, WARPS_MAX = THREADS_MAX / 32, UNROLL = 4;
-constexpr unsigned RUN = BT_RUN_TOKENS, PRF_BATCH = 32;
+constexpr int THREADS = 512, WARPS = THREADS / 32, UNROLL = 4;
+constexpr unsigned RUN = BT_RUN_TOKENS, BATCH = 16, TILES_MAX = 32, TILE_ROWS_MAX = 16;
 constexpr uint32_t RESIDENT_THREADS = 132 * 1024; /* of an H100 at 64 registers */
 
 /* A frame as the kernels see it. */
@@ -44,44 +45,42 @@ struct frame {
     size_t block_bytes;                         /* from block to block of the pool */
     uint32_t head_bytes, part_bytes, scales_at; /* of the pool; scales of a head */
     uint32_t count, record_bytes, codes_bytes;  /* of records */
-    uint32_t layer, run_first, head_first, head_count, token_end;
+    uint32_t tiles, tiles_reciprocal;           /* of a record */
+    uint32_t layer, run_first, head_first, head_count, heads_reciprocal, token_end;
     uint32_t head_dim, block_tokens, tokens_shift;
 };
 
-/* What a block works on. */
 struct record {
     uint32_t head, run, part, rows;
-    uint32_t blocks[RUN / 16]; /* of the pool; the last valid one again beyond it */
-    uint8_t *pool;             /* its head in block 0 of the pool */
+    const uint32_t *blocks; /* of the run; only those of its rows are there */
+    uint8_t *pool;          /* its head in block 0 of the pool */
     uint8_t *wire;
 };
+
+/* n / d for a reciprocal of d, if n * d < 2^31. */
+__device__ __forceinline__ uint32_t divided(uint32_t n, uint32_t reciprocal)
+{
+    return __umulhi(2 * n, reciprocal);
+}
 
 __device__ __forceinline__ record record_at(const frame &f, uint32_t index)
 {
     record r;
+    uint32_t run = divided(index / 2, f.heads_reciprocal);
     r.part = index % 2;
-    r.head = f.head_first + index / 2 % f.head_count;
-    r.run = f.run_first + index / 2 / f.head_count;
+    r.head = f.head_first + index / 2 - run * f.head_count;
+    r.run = f.run_first + run;
     r.rows = min(f.token_end - r.run * RUN, RUN);
+    r.blocks = f.blocks + (r.run * RUN >> f.tokens_shift);
     r.pool = f.pool + r.part * (size_t)f.part_bytes + r.head * (size_t)f.head_bytes;
     r.wire = f.records + (size_t)index * f.record_bytes;
     return r;
 }
 
-__device__ __forceinline__ void load_blocks(const frame &f, record &r)
-{
-    const uint32_t *table = f.blocks + (r.run * RUN >> f.tokens_shift);
-    uint32_t last = (r.rows - 1) >> f.tokens_shift;
-#pragma unroll
-    for (uint32_t i = 0; i < RUN / 16; i++) r.blocks[i] = __ldg(table + min(i, last));
-}
-
 /* The record's head in the i-th block of its run. */
 __device__ __forceinline__ uint8_t *head_at(const frame &f, const record &r, uint32_t i)
 {
-    uint32_t block = i == 0 ? r.blocks[0] : r.blocks[1];
-    block = i < 2 ? block : i == 2 ? r.blocks[2] : r.blocks[3];
-    return r.pool + block * f.block_bytes;
+    return r.pool + __ldg(r.blocks + i) * f.block_bytes;
 }
 
 /* --- memory --- */
@@ -164,14 +163,15 @@ __device__ __forceinline__ void nh_add16(nh_sums &nh, uint4 v, const uint32_t *k
     nh_add<4>(nh, w, key);
 }
 
-__device__ __forceinline__ nh_sums lanes_add(nh_sums nh)
+/* Sums over the lanes of a warp: lane[0] in lanes 0 to 15, lane[1] in the others. */
+__device__ __forceinline__ uint64_t lanes_add(nh_sums nh)
 {
+    bool upper = threadIdx.x & 16;
+    uint64_t sum = upper ? nh.lane[1] : nh.lane[0], other = upper ? nh.lane[0] : nh.lane[1];
+    sum += __shfl_xor_sync(~0u, other, 16);
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        nh.lane[0] += __shfl_xor_sync(~0u, nh.lane[0], step);
-        nh.lane[1] += __shfl_xor_sync(~0u, nh.lane[1], step);
-    }
-    return nh;
+    for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    return sum;
 }
 
 __device__ __forceinline__ uint64_t rotate(uint64_t x, int by)
@@ -224,49 +224,35 @@ __device__ nh_sums place_prf(const frame &f, uint32_t index, nh_sums nh)
     return out;
 }
 
-/* Sums of a block's records; of two records at a time, because warp 0 adds up one while the others
- * are in the next. */
 struct digest_memory {
-    nh_sums of_warp[2][WARPS_MAX];
-    nh_sums of_record[PRF_BATCH];
-    uint16_t scales[2][RUN];
+    nh_sums of_tile[BATCH][TILES_MAX];
+    uint16_t scales[WARPS][TILE_ROWS_MAX]; /* of a warp's tile */
 };
 
-/* In every thread, before the barrier of the record. */
-__device__ __forceinline__ void digest_put(digest_memory &m, uint32_t turn, nh_sums nh)
+/* In warp 0: what `count` records from the block's record `turn` on add to the frame. */
+__device__ void digest_records(const frame &f, const digest_memory &m, uint32_t turn,
+                               uint32_t count, nh_sums &sum)
 {
-    nh = lanes_add(nh);
-    if (threadIdx.x % 32 == 0) m.of_warp[turn % 2][threadIdx.x / 32] = nh;
-}
-
-/* In warp 0, behind it. extra: what its lanes have more of the record. The PRF of the batch joins sum
- * when it is full or `last`. */
-__device__ __forceinline__ void digest_take(const frame &f, digest_memory &m, uint32_t turn,
-                                            nh_sums extra, bool last, nh_sums &sum)
-{
-    uint32_t lane = threadIdx.x, slot = turn % PRF_BATCH;
-    if (lane < blockDim.x / 32) {
-        extra.lane[0] += m.of_warp[turn % 2][lane].lane[0];
-        extra.lane[1] += m.of_warp[turn % 2][lane].lane[1];
+    uint32_t lane = threadIdx.x;
+    if (lane >= count) return;
+    nh_sums nh = {};
+    for (uint32_t tile = 0; tile < f.tiles; tile++) {
+        nh.lane[0] += m.of_tile[lane][tile].lane[0];
+        nh.lane[1] += m.of_tile[lane][tile].lane[1];
     }
-    extra = lanes_add(extra);
-    if (lane == 0) m.of_record[slot] = extra;
-    if (!last && slot + 1 < PRF_BATCH) return;
-    __syncwarp();
-    if (lane > slot) return;
-    nh_sums lanes = place_prf(f, blockIdx.x + (turn - slot + lane) * gridDim.x, m.of_record[lane]);
-    sum.lane[0] += lanes.lane[0];
-    sum.lane[1] += lanes.lane[1];
+    nh = place_prf(f, blockIdx.x + (turn + lane) * gridDim.x, nh);
+    sum.lane[0] += nh.lane[0];
+    sum.lane[1] += nh.lane[1];
 }
 
 /* In warp 0 of each block, once: the last of all writes the frame's sums. */
 __device__ void digest_end(const frame &f, nh_sums sum)
 {
-    sum = lanes_add(sum);
-    if (threadIdx.x != 0) return;
+    uint64_t of_block = lanes_add(sum);
     unsigned long long *lanes = (unsigned long long *)f.work->lane;
-    atomicAdd(&lanes[0], sum.lane[0]);
-    atomicAdd(&lanes[1], sum.lane[1]);
+    if (threadIdx.x % 16 == 0) atomicAdd(&lanes[threadIdx.x / 16], of_block);
+    __syncwarp();
+    if (threadIdx.x != 0) return;
     uint32_t done;
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
                  : "=r"(done)
@@ -277,6 +263,27 @@ __device__ void digest_end(const frame &f, nh_sums sum)
     f.work->blocks_done = 0;
     f.ret_digest[0] = total[0];
     f.ret_digest[1] = total[1];
+}
+
+/* All tiles of the block's records: work(record, tile) returns a lane's share of NH. */
+template <typename W> __device__ __forceinline__ void walk(const frame &f, digest_memory &m, W work)
+{
+    uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    uint32_t records = (f.count - blockIdx.x + gridDim.x - 1) / gridDim.x;
+    nh_sums sum = {};
+    for (uint32_t turn = 0; turn < records; turn += BATCH) {
+        uint32_t count = min(records - turn, BATCH);
+        for (uint32_t i = warp; i < count * f.tiles; i += warps) {
+            uint32_t slot = divided(i, f.tiles_reciprocal), tile = i - slot * f.tiles;
+            record r = record_at(f, blockIdx.x + (turn + slot) * gridDim.x);
+            uint64_t nh = lanes_add(work(r, tile));
+            if (lane % 16 == 0) m.of_tile[slot][tile].lane[lane / 16] = nh;
+        }
+        __syncthreads();
+        if (warp == 0) digest_records(f, m, turn, count, sum);
+        __syncthreads();
+    }
+    if (warp == 0) digest_end(f, sum);
 }
 
 /* --- the same dtype on both sides --- */
@@ -333,209 +340,252 @@ __device__ __forceinline__ void copy_scales(const frame &f, const record &r, uin
 }
 
 template <bool PACK>
-__device__ __forceinline__ void copy_chunks(const frame &f, const record &r, uint32_t first,
-                                            uint32_t end, uint32_t valid, nh_sums &nh)
+__device__ __forceinline__ void copy_tile(const frame &f, const record &r, uint32_t tile,
+                                          nh_sums &nh)
 {
+    uint32_t end = f.codes_bytes / 16, valid = end / RUN * r.rows;
+    uint32_t first = tile * UNROLL * 32 + threadIdx.x % 32;
     uint4 v[UNROLL];
 #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
-        uint32_t c = min(first + u * blockDim.x, (PACK ? valid : end) - 1);
-        v[u] = load16(PACK ? chunk_at(f, r, c) : r.wire + 16 * (size_t)c);
+        uint32_t c = min(first + 32 * u, (PACK ? valid : end) - 1);
+        v[u] = load16(PACK ? chunk_at(f, r, c) : r.wire + 16 * c);
     }
 #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
-        uint32_t c = first + u * blockDim.x;
+        uint32_t c = first + 32 * u;
         if (c >= end) break;
         if (PACK && c >= valid) v[u] = make_uint4(0, 0, 0, 0);
         nh_add16(nh, v[u], f.key + 4 * c);
         if (PACK)
-            *(uint4 *)(r.wire + 16 * (size_t)c) = v[u];
+            *(uint4 *)(r.wire + 16 * c) = v[u];
         else if (c < valid)
             *(uint4 *)chunk_at(f, r, c) = v[u];
     }
 }
 
-template <bool PACK> __global__ void __launch_bounds__(THREADS_MAX, 2) copy_frame(frame f)
+template <bool PACK> __global__ void __launch_bounds__(THREADS, 2) copy_frame(frame f)
 {
     __shared__ digest_memory memory;
-    nh_sums sum = {};
-    uint32_t turn = 0, end = f.codes_bytes / 16;
-    for (uint32_t index = blockIdx.x; index < f.count; index += gridDim.x, turn++) {
-        record r = record_at(f, index);
-        load_blocks(f, r);
-        uint32_t valid = end / RUN * r.rows;
+    walk(f, memory, [&](const record &r, uint32_t tile) {
         nh_sums nh = {};
-        if (f.codes_bytes < f.record_bytes && threadIdx.x < RUN / 8)
-            copy_scales<PACK>(f, r, threadIdx.x, nh);
-        for (uint32_t c = threadIdx.x; c < end; c += UNROLL * blockDim.x)
-            copy_chunks<PACK>(f, r, c, end, valid, nh);
-        digest_put(memory, turn, nh);
-        __syncthreads();
-        if (threadIdx.x < 32)
-            digest_take(f, memory, turn, nh_sums{}, f.count - index <= gridDim.x, sum);
-    }
-    if (threadIdx.x < 32) digest_end(f, sum);
+        if (tile == 0 && f.codes_bytes < f.record_bytes && threadIdx.x % 32 < RUN / 8)
+            copy_scales<PACK>(f, r, threadIdx.x % 32, nh);
+        copy_tile<PACK>(f, r, tile, nh);
+        return nh;
+    });
 }
 
 /* --- from one dtype to another --- */
 
-/* Row `row` of the pool, from its value `at` on. */
-template <int WORDS>
-__device__ __forceinline__ uint8_t *row_at(const frame &f, const record &r, uint32_t row,
-                                           uint32_t at)
-{
-    uint32_t in_block = row & (f.block_tokens - 1);
-    return head_at(f, r, row >> f.tokens_shift) + (in_block * f.head_dim + at) * (WORDS / 2);
-}
-
-__device__ __forceinline__ uint16_t *scale_at(const frame &f, const record &r, uint32_t row)
-{
-    uint32_t in_block = row & (f.block_tokens - 1);
-    return (uint16_t *)(head_at(f, r, row >> f.tokens_shift) + f.scales_at) + in_block;
-}
-
-/* The maximum of the lanes that share a row, 8, 16 or 32 of them. */
-__device__ __forceinline__ float row_max(float x, uint32_t lanes)
-{
-    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-    x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-    x = fmaxf(x, __shfl_xor_sync(~0u, x, 4));
-    if (lanes > 8) x = fmaxf(x, __shfl_xor_sync(~0u, x, 8));
-    if (lanes > 16) x = fmaxf(x, __shfl_xor_sync(~0u, x, 16));
-    return x;
-}
-
-/* The share of a thread: eight values of a row. Where a row is no power of two of eights, the lanes
- * beyond its end are not active and hold its last share. */
-struct share {
-    uint32_t row, at;
+/* A warp's tile of rows and this lane's place in it. Tiles lie within a block of the pool. Where a row
+ * is no power of two of eights, the lanes beyond its end are not active and hold its last share. */
+struct tile_of_rows {
+    uint32_t lanes;         /* of a row, 8, 16 or 32 */
+    uint32_t first, rows;   /* of the run; how many of the tile are valid, 0 too */
+    uint32_t row, row_step; /* of the first share, in the tile; to the next share */
+    uint32_t at;            /* value in the row */
     bool active;
+    uint8_t *pool;        /* first row of the tile, if one is valid */
+    uint16_t *pool_scale; /* the same */
+    uint16_t *scales;     /* [TILE_ROWS_MAX] of the warp */
 };
 
-/* Eight codes of A to eight of B; the row's scale of B to ret_scale, by all of its lanes. */
-template <bt_dtype A, bt_dtype B>
-__device__ __forceinline__ void convert8(const uint32_t *in, float scale, uint32_t lanes,
-                                         uint32_t *out, uint16_t *ret_scale)
+template <int POOL_WORDS>
+__device__ __forceinline__ tile_of_rows rows_of(const frame &f, digest_memory &m, const record &r,
+                                                uint32_t tile)
 {
-    using from = kv_codes<A>;
-    using to = kv_codes<B>;
-    float v[8];
-    from::decode(in, scale, v);
-    bool odd = from::odd(in);
-    bt_divider by = {1, 1};
-    *ret_scale = 0;
-    if constexpr (to::SCALED) {
-        *ret_scale = bt_row_scale(row_max(from::peak(in, v, odd), lanes), to::LARGEST);
-        by = bt_divider_of(*ret_scale);
-    }
-    to::encode(v, by, odd, out);
+    tile_of_rows t;
+    uint32_t lane = threadIdx.x % 32;
+    t.lanes = f.head_dim <= 64 ? 8 : f.head_dim <= 128 ? 16 : 32;
+    t.row_step = 32 / t.lanes;
+    t.first = tile * UNROLL * t.row_step;
+    t.rows = r.rows > t.first ? min(r.rows - t.first, UNROLL * t.row_step) : 0;
+    t.row = lane / t.lanes;
+    uint32_t at = lane % t.lanes * 8;
+    t.active = at < f.head_dim;
+    t.at = min(at, f.head_dim - 8);
+    t.scales = m.scales[threadIdx.x / 32];
+    t.pool = NULL;
+    t.pool_scale = NULL;
+    if (t.rows == 0) return t;
+    uint8_t *head = head_at(f, r, t.first >> f.tokens_shift);
+    uint32_t in_block = t.first & (f.block_tokens - 1);
+    t.pool = head + in_block * f.head_dim * (POOL_WORDS / 2);
+    t.pool_scale = (uint16_t *)(head + f.scales_at) + in_block;
+    return t;
 }
 
-/* Packs UNROLL shares; A is the pool's, B the wire's. Scales of rows go to `scales`. */
-template <bt_dtype A, bt_dtype B>
-__device__ __forceinline__ void pack_shares(const frame &f, const record &r, const share *s,
-                                            uint32_t lanes, uint16_t *scales, nh_sums &nh)
+/* Lanes that hold four rows' scales each. */
+__device__ __forceinline__ bool has_scales(const tile_of_rows &t)
 {
-    using from = kv_codes<A>;
-    using to = kv_codes<B>;
-    uint32_t in[UNROLL][from::WORDS];
-    uint16_t scale[UNROLL] = {};
-#pragma unroll
-    for (int u = 0; u < UNROLL; u++) {
-        uint32_t row = min(s[u].row, r.rows - 1);
-        load_words<from::WORDS>(row_at<from::WORDS>(f, r, row, s[u].at), in[u]);
-        if (from::SCALED) scale[u] = *scale_at(f, r, row);
-    }
-#pragma unroll
-    for (int u = 0; u < UNROLL; u++) {
-        if (s[u].row >= RUN) break; /* the same for the whole block */
-        uint32_t out[to::WORDS];
-        uint16_t row_scale;
-        if (s[u].row >= r.rows) scale[u] = 0;
-#pragma unroll
-        for (int i = 0; i < from::WORDS; i++) in[u][i] = s[u].row < r.rows ? in[u][i] : 0;
-        convert8<A, B>(in[u], bt_f16_value(scale[u]), lanes, out, &row_scale);
-        if (!s[u].active) continue;
-        uint32_t word = (s[u].row * f.head_dim + s[u].at) / 8 * to::WORDS;
-        nh_add<to::WORDS>(nh, out, f.key + word);
-        store_words<to::WORDS>(r.wire + 4 * (size_t)word, out);
-        if (to::SCALED && s[u].at == 0) scales[s[u].row] = row_scale;
-    }
+    return threadIdx.x % 32 < t.row_step;
 }
 
-/* Unpacks as many; A is the wire's, B the pool's. The first time, the scales that arrived go to
- * `scales` by warp 0 and are there behind the barrier. */
-template <bt_dtype A, bt_dtype B>
-__device__ __forceinline__ void unpack_shares(const frame &f, const record &r, const share *s,
-                                              uint32_t lanes, bool first, uint16_t *scales,
-                                              nh_sums &nh)
+__device__ __forceinline__ uint32_t scales_word(const frame &f, const tile_of_rows &t)
 {
-    using from = kv_codes<A>;
-    using to = kv_codes<B>;
-    uint32_t in[UNROLL][from::WORDS];
+    return f.codes_bytes / 4 + t.first / 2 + threadIdx.x % 32 * 2;
+}
+
+/* The scales of UNROLL rows, the one of share u in ret_by[u], from the peaks of this lane's shares. The
+ * lanes of a row share the work: each makes the scale of one row, whose share is returned; `owner`: one
+ * lane of those that made the same. */
+template <bt_dtype B>
+__device__ __forceinline__ uint32_t scales_of_rows(const tile_of_rows &t, const float *peak,
+                                                   kv_scale *ret_by, uint16_t *ret_code,
+                                                   bool *ret_owner)
+{
+    static_assert(UNROLL == 4, "two halvings");
+    uint32_t lane = threadIdx.x % 32, half = t.lanes / 2, quarter = t.lanes / 4;
+    bool up = lane & half, mid = lane & quarter;
+    float a = up ? peak[2] : peak[0], b = up ? peak[3] : peak[1];
+    a = fmaxf(a, __shfl_xor_sync(~0u, up ? peak[0] : peak[2], half));
+    b = fmaxf(b, __shfl_xor_sync(~0u, up ? peak[1] : peak[3], half));
+    float most = fmaxf(mid ? b : a, __shfl_xor_sync(~0u, mid ? a : b, quarter));
+    for (uint32_t step = quarter / 2; step > 0; step /= 2)
+        most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
+    kv_scale mine = kv_scale_of<B>(most);
+    uint32_t group = lane & ~(t.lanes - 1);
 #pragma unroll
-    for (int u = 0; u < UNROLL; u++) {
-        uint32_t word = (min(s[u].row, RUN - 1) * f.head_dim + s[u].at) / 8 * from::WORDS;
-        load_words<from::WORDS>(r.wire + 4 * (size_t)word, in[u]);
+    for (uint32_t u = 0; u < UNROLL; u++) {
+        uint32_t from = group + (u & 2 ? half : 0) + (u & 1 ? quarter : 0);
+        ret_by[u].value = __shfl_sync(~0u, mine.value, from);
+        ret_by[u].inverse = __shfl_sync(~0u, mine.inverse, from);
     }
-    if (from::SCALED && first) {
-        if (threadIdx.x < RUN / 8) {
-            uint4 v = load16(r.wire + f.codes_bytes + 16 * threadIdx.x);
-            nh_add16(nh, v, f.key + f.codes_bytes / 4 + 4 * threadIdx.x);
-            ((uint4 *)scales)[threadIdx.x] = v;
+    *ret_code = mine.code;
+    *ret_owner = (lane & (quarter - 1)) == 0;
+    return 2 * up + mid;
+}
+
+/* What converts the shares of a tile: all of `in` at once to scales, then one by one to codes. */
+template <bt_dtype A, bt_dtype B> struct converter {
+    kv_scale by[UNROLL];
+    uint16_t code; /* of the row `row` of the tile, if owner */
+    uint32_t row;
+    bool owner;
+
+    __device__ __forceinline__ converter(const tile_of_rows &t,
+                                         const uint32_t in[UNROLL][kv_codes<A>::WORDS],
+                                         const float *scale)
+    {
+        owner = false;
+        if constexpr (kv_codes<B>::SCALED) {
+            float peak[UNROLL];
+#pragma unroll
+            for (int u = 0; u < UNROLL; u++)
+                peak[u] = kv_codes<A>::peak(in[u], scale[u], kv_codes<A>::odd(in[u]));
+            row = t.row + scales_of_rows<B>(t, peak, by, &code, &owner) * t.row_step;
         }
-        __syncthreads();
     }
+
+    __device__ __forceinline__ void encode(const uint32_t *in, float scale, int u, uint32_t *out)
+    {
+        float v[8];
+        kv_codes<A>::decode(in, scale, v);
+        kv_codes<B>::encode(v, by[u], kv_codes<A>::odd(in), out);
+    }
+};
+
+/* A is the pool's dtype, B the wire's. */
+template <bt_dtype A, bt_dtype B>
+__device__ __forceinline__ nh_sums pack_tile(const frame &f, const record &r, const tile_of_rows &t)
+{
+    constexpr int IN = kv_codes<A>::WORDS, OUT = kv_codes<B>::WORDS;
+    uint32_t in[UNROLL][IN] = {};
+    float scale[UNROLL] = {};
+    if (t.rows > 0) {
+        const uint8_t *pool = t.pool + t.at * (IN / 2);
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+            uint32_t row = min(t.row + u * t.row_step, t.rows - 1);
+            load_words<IN>(pool + row * f.head_dim * (IN / 2), in[u]);
+            if (kv_codes<A>::SCALED) scale[u] = bt_f16_value(t.pool_scale[row]);
+        }
+    }
+    if (t.rows < UNROLL * t.row_step) {
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) {
+            if (t.row + u * t.row_step < t.rows) continue;
+            scale[u] = 0;
+#pragma unroll
+            for (int i = 0; i < IN; i++) in[u][i] = 0;
+        }
+    }
+    converter<A, B> c(t, in, scale);
+    nh_sums nh = {};
+    if (kv_codes<B>::SCALED) {
+        if (c.owner) t.scales[c.row] = c.code;
+        __syncwarp();
+        if (has_scales(t)) {
+            uint2 v = ((const uint2 *)t.scales)[threadIdx.x % 32];
+            uint32_t word = scales_word(f, t), w[2] = {v.x, v.y};
+            nh_add<2>(nh, w, f.key + word);
+            *(uint2 *)(r.wire + 4 * word) = v;
+        }
+        __syncwarp(); /* before the next tile's */
+    }
+    uint32_t word = ((t.first + t.row) * f.head_dim + t.at) / 8 * OUT;
+    uint32_t step = t.row_step * f.head_dim / 8 * OUT;
 #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
-        if (s[u].row >= RUN) break; /* the same for the whole block */
-        uint32_t out[to::WORDS];
-        uint16_t row_scale;
-        float scale = from::SCALED ? bt_f16_value(scales[s[u].row]) : 0;
-        convert8<A, B>(in[u], scale, lanes, out, &row_scale);
-        if (!s[u].active) continue;
-        uint32_t word = (s[u].row * f.head_dim + s[u].at) / 8 * from::WORDS;
-        nh_add<from::WORDS>(nh, in[u], f.key + word);
-        if (s[u].row >= r.rows) continue;
-        store_words<to::WORDS>(row_at<to::WORDS>(f, r, s[u].row, s[u].at), out);
-        if (to::SCALED && s[u].at == 0) *scale_at(f, r, s[u].row) = row_scale;
+        uint32_t out[OUT];
+        c.encode(in[u], scale[u], u, out);
+        if (!t.active) continue;
+        nh_add<OUT>(nh, out, f.key + word + u * step);
+        store_words<OUT>(r.wire + 4 * (word + u * step), out);
     }
+    return nh;
+}
+
+/* A is the wire's dtype, B the pool's. */
+template <bt_dtype A, bt_dtype B>
+__device__ __forceinline__ nh_sums unpack_tile(const frame &f, const record &r,
+                                               const tile_of_rows &t)
+{
+    constexpr int IN = kv_codes<A>::WORDS, OUT = kv_codes<B>::WORDS;
+    uint32_t in[UNROLL][IN], four[2];
+    float scale[UNROLL] = {};
+    nh_sums nh = {};
+    uint32_t word = ((t.first + t.row) * f.head_dim + t.at) / 8 * IN;
+    uint32_t step = t.row_step * f.head_dim / 8 * IN;
+    if (kv_codes<A>::SCALED && has_scales(t)) load_words<2>(r.wire + 4 * scales_word(f, t), four);
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++) load_words<IN>(r.wire + 4 * (word + u * step), in[u]);
+    if (kv_codes<A>::SCALED) {
+        if (has_scales(t)) {
+            ((uint2 *)t.scales)[threadIdx.x % 32] = make_uint2(four[0], four[1]);
+            nh_add<2>(nh, four, f.key + scales_word(f, t));
+        }
+        __syncwarp();
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) scale[u] = bt_f16_value(t.scales[t.row + u * t.row_step]);
+        __syncwarp(); /* before the next tile's */
+    }
+    if (t.active) {
+#pragma unroll
+        for (int u = 0; u < UNROLL; u++) nh_add<IN>(nh, in[u], f.key + word + u * step);
+    }
+    if (t.rows == 0) return nh;
+    converter<A, B> c(t, in, scale);
+    if (c.owner && c.row < t.rows) t.pool_scale[c.row] = c.code;
+    uint8_t *pool = t.pool + t.at * (OUT / 2);
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++) {
+        uint32_t out[OUT], row = t.row + u * t.row_step;
+        c.encode(in[u], scale[u], u, out);
+        if (t.active && row < t.rows) store_words<OUT>(pool + row * f.head_dim * (OUT / 2), out);
+    }
+    return nh;
 }
 
 template <bt_dtype A, bt_dtype B, bool PACK>
-__global__ void __launch_bounds__(THREADS_MAX, 2) convert_frame(frame f)
+__global__ void __launch_bounds__(THREADS, 2) convert_frame(frame f)
 {
     __shared__ digest_memory memory;
-    nh_sums sum = {};
-    uint32_t lanes = f.head_dim <= 64 ? 8 : f.head_dim <= 128 ? 16 : 32;
-    uint32_t rows = blockDim.x / lanes, at = threadIdx.x % lanes * 8, turn = 0;
-    for (uint32_t index = blockIdx.x; index < f.count; index += gridDim.x, turn++) {
-        record r = record_at(f, index);
-        load_blocks(f, r);
-        nh_sums nh = {}, extra = {};
-        uint16_t *scales = memory.scales[turn % 2];
-        for (uint32_t first = 0; first < RUN; first += UNROLL * rows) {
-            share s[UNROLL];
-#pragma unroll
-            for (int u = 0; u < UNROLL; u++)
-                s[u] = {first + u * rows + threadIdx.x / lanes, min(at, f.head_dim - 8),
-                        at < f.head_dim};
-            if (PACK)
-                pack_shares<A, B>(f, r, s, lanes, scales, nh);
-            else
-                unpack_shares<A, B>(f, r, s, lanes, first == 0, scales, nh);
-        }
-        digest_put(memory, turn, nh);
-        __syncthreads();
-        if (threadIdx.x >= 32) continue;
-        if (PACK && kv_codes<B>::SCALED && threadIdx.x < RUN / 8) {
-            uint4 v = ((const uint4 *)scales)[threadIdx.x];
-            nh_add16(extra, v, f.key + f.codes_bytes / 4 + 4 * threadIdx.x);
-            *(uint4 *)(r.wire + f.codes_bytes + 16 * threadIdx.x) = v;
-        }
-        digest_take(f, memory, turn, extra, f.count - index <= gridDim.x, sum);
-    }
-    if (threadIdx.x < 32) digest_end(f, sum);
+    walk(f, memory, [&](const record &r, uint32_t tile) {
+        tile_of_rows t = rows_of<kv_codes<PACK ? A : B>::WORDS>(f, memory, r, tile);
+        return PACK ? pack_tile<A, B>(f, r, t) : unpack_tile<A, B>(f, r, t);
+    });
 }
 
 /* --- the host's side --- */
@@ -585,6 +635,19 @@ void check(const bt_kv_frame_cuda *op)
     (void)shape;
 }
 
+uint32_t reciprocal(uint32_t n)
+{
+    return ((1u << 31) + n - 1) / n;
+}
+
+/* Tiles of a record. */
+uint32_t tiles_of(const bt_kv_frame_cuda *op, uint32_t codes_bytes)
+{
+    uint32_t dim = op->kv.shape.head_dim;
+    if (op->kv.shape.dtype == op->wire) return (codes_bytes / 16 + UNROLL * 32 - 1) / (UNROLL * 32);
+    return RUN / (UNROLL * (dim <= 64 ? 4 : dim <= 128 ? 2 : 1));
+}
+
 frame frame_of(const bt_kv_frame_cuda *op)
 {
     const bt_kv_shape *shape = &op->kv.shape;
@@ -608,19 +671,13 @@ frame frame_of(const bt_kv_frame_cuda *op)
     f.head_first = op->head_first;
     f.head_count = op->head_count;
     f.token_end = op->token_end;
+    f.heads_reciprocal = reciprocal(op->head_count);
+    f.tiles = tiles_of(op, f.codes_bytes);
+    f.tiles_reciprocal = reciprocal(f.tiles);
     f.head_dim = shape->head_dim;
     f.block_tokens = shape->block_tokens;
     f.tokens_shift = shape->block_tokens == 16 ? 4 : shape->block_tokens == 32 ? 5 : 6;
     return f;
-}
-
-/* So many that UNROLL shares of each make a record, if that is possible. */
-uint32_t threads_of(const bt_kv_frame_cuda *op, const frame &f)
-{
-    uint32_t shares = RUN * (f.head_dim <= 64 ? 8 : f.head_dim <= 128 ? 16 : 32);
-    if (op->kv.shape.dtype == op->wire) shares = f.codes_bytes / 16;
-    uint32_t threads = (shares / UNROLL + 31) & ~31u;
-    return threads < 64 ? 64 : threads > THREADS_MAX ? THREADS_MAX : threads;
 }
 
 bt_status launch(kernel run, const bt_kv_frame_cuda *op, const char *what, cudaStream_t stream,
@@ -629,9 +686,9 @@ bt_status launch(kernel run, const bt_kv_frame_cuda *op, const char *what, cudaS
     check(op);
     assert(run);
     frame f = frame_of(op);
-    uint32_t threads = threads_of(op, f), blocks = RESIDENT_THREADS / threads;
+    uint32_t blocks = RESIDENT_THREADS / THREADS;
     if (blocks > f.count) blocks = f.count;
-    run<<<blocks, threads, 0, stream>>>(f);
+    run<<<blocks, THREADS, 0, stream>>>(f);
     return bt_cuda_launched(what, err);
 }
 
