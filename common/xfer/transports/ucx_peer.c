@@ -175,25 +175,31 @@ char *ucx_text(ucp_context_h context, ucp_ep_h ep)
     return text;
 }
 
+/* The lane whose line bears the mark. */
+static bool lane_marked(const char *text, const char *mark, unsigned *ret_lane)
+{
+    const char *at = strstr(text, mark);
+    if (at == NULL) return false;
+    const char *line = at;
+    while (line > text && line[-1] != '\n') line--;
+    const char *number = strstr(line, "lane[");
+    return number != NULL && number < at && sscanf(number, "lane[%u]", ret_lane) == 1;
+}
+
+/* UCX 1.13 says "put[N]:" for the lane of remote writes. Later ones mark lanes that move bulk, best
+ * first; without one, writes are emulated by messages, which take the lane marked "am". */
 const char *ucx_transport(bt_xfer_peer *base)
 {
     ucx_peer *peer = (ucx_peer *)base;
     snprintf(peer->lane, sizeof(peer->lane), "none");
     char *text = ucx_text(NULL, peer->ep);
     if (text == NULL) return peer->lane;
-    /* "put[N]:" names the lane of remote writes; without one they are emulated by messages, which
-     * take the lane marked "am". Either way a lane exists: the first one is the last resort. */
+    unsigned lane = 0; /* the last resort */
     const char *put = strstr(text, "put[");
-    const char *am = strstr(text, " am ");
-    unsigned lane = 0;
-    if (put != NULL) {
+    if (put != NULL)
         sscanf(put, "put[%u]", &lane);
-    } else if (am != NULL) {
-        const char *line = am;
-        while (line > text && line[-1] != '\n') line--;
-        const char *number = strstr(line, "lane[");
-        if (number != NULL && number < am) sscanf(number, "lane[%u]", &lane);
-    }
+    else if (!lane_marked(text, " rma_bw#0", &lane))
+        lane_marked(text, " am ", &lane);
     lane_name(text, lane, peer->lane, sizeof(peer->lane));
     free(text);
     return peer->lane;
