@@ -228,12 +228,12 @@ void gpu_must_run(bt_status status, const bt_err *err, const char *call, const c
     exit(1);
 }
 
-void *gpu_alloc(gpu *, size_t bytes)
+void *gpu_alloc(gpu *g, size_t bytes)
 {
     void *p;
     bytes = std::max<size_t>(bytes, 16);
     GPU_OK(cudaMalloc(&p, bytes));
-    GPU_OK(cudaMemset(p, 0xff, bytes));
+    GPU_OK(cudaMemsetAsync(p, 0xff, bytes, g->stream));
     allocated.push_back(p);
     return p;
 }

@@ -6,6 +6,8 @@
  *          cold L2, beside the limit that bounds them, measured in the same run.
  * MEMORY   gpu_alloc gives poisoned memory (0xff: NaN in every float format, an id out of range) that
  *          lives to the end of the check or bench.
+ * STREAM   Everything is on g->stream, which does not wait for the default stream: cudaMemset and
+ *          cudaMemcpy to the device may be done after a kernel that was launched later.
  * ERRORS   Any CUDA error ends the program with the call's name. */
 #ifndef BT_TESTS_GPU_GPU_H
 #define BT_TESTS_GPU_GPU_H
@@ -61,7 +63,9 @@ void *gpu_alloc(gpu *g, size_t bytes);
 template <typename T> T *gpu_upload(gpu *g, const std::vector<T> &host)
 {
     T *device = (T *)gpu_alloc(g, host.size() * sizeof(T));
-    GPU_OK(cudaMemcpy(device, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice));
+    GPU_OK(cudaMemcpyAsync(device, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice,
+                           g->stream));
+    GPU_OK(cudaStreamSynchronize(g->stream));
     return device;
 }
 /* Waits for the stream first. */
