@@ -7,16 +7,26 @@
  * DIGEST  Both lanes of NH in registers of each thread, added up by shuffles for each tile and kept in
  *         shared memory. For each BATCH of records, their PRFs are computed together, a record by a
  *         lane, since a PRF is long and serial. The last block that ends writes the frame's sums.
+ * KEY     In shared memory, fetched by the copy engine while the first tiles are on their way.
+ * EARLY   With arch >= 90 a block may start while the launch before still ends, and waits for it.
  * COST    NH takes two 32 x 32 + 64 multiply-adds and four additions for 8 bytes: at 64 a clock and SM
- *         that is 0.3 us for each MiB on a whole H100 for the multiplications, a twentieth of the
- *         time of copying.
+ *         that is 0.3 us for each 16 MiB of an H100's multiplier, a hundredth of the time of copying.
  * BYTES   (record bytes + pool bytes of the same rows) of all records.
- * FIGURES H100 SXM, 2026-11-24, copying 2,843 GB/s: 8,192 tokens of a layer, 8 heads of 128, cold: pack bf16
- *         28.5 us, 83 %; bf16 to fp8 25.8 us, 69 %; fp8 17.5 us, 69 %; unpack bf16 29.2 us, 81 %; fp8 to bf16
- *         24.0 us, 74 %; fp8 17.3 us, 70 %. 5.9 us of each are not of the bytes: 512 tokens take 6 us.
+ * FIGURES H100 SXM, 2026-11-24, copying 2,842 GB/s. A layer, 8 heads of 128, cold, in us and % of copying:
+ *                          8,192 tokens   16,384 tokens   512 tokens
+ *         pack bf16          28.6   83      53.7   88        5.6
+ *         pack bf16 to fp8   23.2   77      41.3   86        5.9
+ *         pack fp8           17.1   70      30.1   80        5.0
+ *         unpack bf16        29.5   80      54.5   87        5.7
+ *         unpack fp8 to bf16 24.2   74      43.9   81        4.9
+ *         unpack fp8         16.8   71      30.7   78        4.9
+ *         About 4 us of each are start and end of a launch, and 1.4 us the digest's: 0.6 the PRF, 0.3 the
+ *         frame's sums, the rest NH. 12 to 14 us from the launch of 512 tokens to the digest at the host.
  *         `gpu-check --only kv_pack --bench`.
- * TRIED   A barrier for each record instead of tiles that wait for nobody: the same for copies, 8 % slower
- *         where scales are made. More blocks than are resident: 3 to 15 % slower. */
+ * TRIED   A barrier for each record instead of tiles that wait for nobody: 8 % slower where scales are
+ *         made. A scale made by each lane for its own row, 64 more instructions a share: 10 % slower. Keys
+ *         read through the first cache, and scales loaded before the tile: 0.6 us more. More blocks than are resident: 3 to 90 % slower.
+ *         Atomics without a fence: 0.1 us less, not worth an argument about order. */
 extern "C" {
 #include "kernels/kv_pack/kv_pack_cuda.h"
 }
@@ -31,7 +41,8 @@ namespace
 
 constexpr int THREADS = 512, WARPS = THREADS / 32, UNROLL = 4;
 constexpr unsigned RUN = BT_RUN_TOKENS, BATCH = 16, TILES_MAX = 32, TILE_ROWS_MAX = 16;
-constexpr uint32_t RESIDENT_THREADS = 132 * 1024; /* of an H100 at 64 registers */
+constexpr uint32_t SHARED_BYTES_ALWAYS = 36 * 1024; /* besides the static */
+constexpr uint32_t RESIDENT_THREADS = 132 * 1024;   /* of an H100 at 64 registers */
 
 /* A frame as the kernels see it. */
 struct frame {
@@ -143,13 +154,13 @@ template <int WORDS>
 __device__ __forceinline__ void nh_add(nh_sums &nh, const uint32_t *v, const uint32_t *key)
 {
     if constexpr (WORDS == 2) {
-        uint2 a = __ldg((const uint2 *)key), b = __ldg((const uint2 *)(key + 4));
+        uint2 a = *(const uint2 *)key, b = *(const uint2 *)(key + 4);
         nh_pair(nh, v[0], v[1], a, b);
     } else {
-        uint4 a = __ldg((const uint4 *)key);
+        uint4 a = *(const uint4 *)key;
 #pragma unroll
         for (int i = 0; i < WORDS; i += 4) {
-            uint4 b = __ldg((const uint4 *)(key + i + 4));
+            uint4 b = *(const uint4 *)(key + i + 4);
             nh_pair(nh, v[i], v[i + 1], make_uint2(a.x, a.y), make_uint2(b.x, b.y));
             nh_pair(nh, v[i + 2], v[i + 3], make_uint2(a.z, a.w), make_uint2(b.z, b.w));
             a = b;
@@ -227,7 +238,53 @@ __device__ nh_sums place_prf(const frame &f, uint32_t index, nh_sums nh)
 struct digest_memory {
     nh_sums of_tile[BATCH][TILES_MAX];
     uint16_t scales[WARPS][TILE_ROWS_MAX]; /* of a warp's tile */
+    uint64_t key_barrier;
 };
+
+extern __shared__ __align__(16) uint32_t key_memory[]; /* key_words, behind key_wait */
+
+/* In every thread, once; behind it the launches before this one are done. */
+__device__ __forceinline__ void begin(const frame &f, digest_memory &m)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t barrier = (uint32_t)__cvta_generic_to_shared(&m.key_barrier);
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(key_memory), bytes = f.record_bytes + 16;
+    if (threadIdx.x == 0)
+        asm volatile(
+            "mbarrier.init.shared.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(barrier)
+            : "memory");
+    __syncthreads();
+    asm volatile("griddepcontrol.launch_dependents;\ngriddepcontrol.wait;" ::: "memory");
+    if (threadIdx.x == 0)
+        asm volatile(
+            "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;\n"
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%2], [%3], "
+            "%1, [%0];" ::"r"(barrier),
+            "r"(bytes), "r"(to), "l"(f.key)
+            : "memory");
+#else
+    for (uint32_t i = threadIdx.x; i < f.record_bytes / 16 + 1; i += blockDim.x)
+        ((uint4 *)key_memory)[i] = ((const uint4 *)f.key)[i];
+    __syncthreads();
+    (void)m;
+#endif
+}
+
+__device__ __forceinline__ void key_wait(const digest_memory &m)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t barrier = (uint32_t)__cvta_generic_to_shared(&m.key_barrier), there = 0;
+    while (!there)
+        asm volatile("{\n .reg .pred p;\n"
+                     " mbarrier.try_wait.parity.shared.b64 p, [%1], 0;\n"
+                     " selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(there)
+                     : "r"(barrier)
+                     : "memory");
+#else
+    (void)m;
+#endif
+}
 
 /* In warp 0: what `count` records from the block's record `turn` on add to the frame. */
 __device__ void digest_records(const frame &f, const digest_memory &m, uint32_t turn,
@@ -271,6 +328,7 @@ template <typename W> __device__ __forceinline__ void walk(const frame &f, diges
     uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     uint32_t records = (f.count - blockIdx.x + gridDim.x - 1) / gridDim.x;
     nh_sums sum = {};
+    begin(f, m);
     for (uint32_t turn = 0; turn < records; turn += BATCH) {
         uint32_t count = min(records - turn, BATCH);
         for (uint32_t i = warp; i < count * f.tiles; i += warps) {
@@ -313,67 +371,70 @@ __device__ __forceinline__ uint4 first_halves(uint4 v, uint32_t halves)
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-/* Chunk j of eight scales of a record, by lane j of warp 0. */
+/* Eight scales of a record from chunk j of them on. */
 template <bool PACK>
-__device__ __forceinline__ void copy_scales(const frame &f, const record &r, uint32_t j,
+__device__ __forceinline__ uint4 load_scales(const frame &f, const record &r, uint32_t j)
+{
+    if (!PACK) return load16(r.wire + f.codes_bytes + 16 * j);
+    if (r.rows <= 8 * j) return make_uint4(0, 0, 0, 0);
+    return first_halves(load16(scales_at(f, r, j)), min(r.rows - 8 * j, 8u));
+}
+
+template <bool PACK>
+__device__ __forceinline__ void copy_scales(const frame &f, const record &r, uint32_t j, uint4 v,
                                             nh_sums &nh)
 {
-    uint32_t valid = r.rows > 8 * j ? min(r.rows - 8 * j, 8u) : 0;
-    uint8_t *wire = r.wire + f.codes_bytes + 16 * j;
-    uint4 v = make_uint4(0, 0, 0, 0);
-    if (!PACK)
-        v = load16(wire);
-    else if (valid > 0)
-        v = first_halves(load16(scales_at(f, r, j)), valid);
-    nh_add16(nh, v, f.key + (f.codes_bytes + 16 * j) / 4);
+    nh_add16(nh, v, key_memory + (f.codes_bytes + 16 * j) / 4);
     if (PACK) {
-        *(uint4 *)wire = v;
-    } else if (valid == 8) {
+        *(uint4 *)(r.wire + f.codes_bytes + 16 * j) = v;
+    } else if (r.rows >= 8 * j + 8) {
         *(uint4 *)scales_at(f, r, j) = v;
-    } else if (valid > 0) {
+    } else if (r.rows > 8 * j) {
         uint16_t *pool = (uint16_t *)scales_at(f, r, j);
         const uint32_t w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (uint32_t i = 0; i < 8; i++)
-            if (i < valid) pool[i] = (uint16_t)(w[i / 2] >> (i % 2 * 16));
+            if (8 * j + i < r.rows) pool[i] = (uint16_t)(w[i / 2] >> (i % 2 * 16));
     }
 }
 
 template <bool PACK>
-__device__ __forceinline__ void copy_tile(const frame &f, const record &r, uint32_t tile,
-                                          nh_sums &nh)
+__device__ __forceinline__ nh_sums copy_tile(const frame &f, const digest_memory &m,
+                                             const record &r, uint32_t tile)
 {
-    uint32_t end = f.codes_bytes / 16, valid = end / RUN * r.rows;
-    uint32_t first = tile * UNROLL * 32 + threadIdx.x % 32;
-    uint4 v[UNROLL];
+    uint32_t end = f.codes_bytes / 16, valid = end / RUN * r.rows, lane = threadIdx.x % 32;
+    uint32_t first = tile * UNROLL * 32 + lane;
+    bool scales = tile == 0 && f.codes_bytes < f.record_bytes && lane < RUN / 8;
+    uint4 v[UNROLL], of_scales;
+    uint8_t *pool[UNROLL];
+    nh_sums nh = {};
 #pragma unroll
-    for (int u = 0; u < UNROLL; u++) {
-        uint32_t c = min(first + 32 * u, (PACK ? valid : end) - 1);
-        v[u] = load16(PACK ? chunk_at(f, r, c) : r.wire + 16 * c);
-    }
+    for (int u = 0; u < UNROLL; u++) pool[u] = chunk_at(f, r, min(first + 32 * u, valid - 1));
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++)
+        v[u] = load16(PACK ? pool[u] : r.wire + 16 * min(first + 32 * u, end - 1));
+    if (scales) of_scales = load_scales<PACK>(f, r, lane);
+    key_wait(m);
 #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
         uint32_t c = first + 32 * u;
         if (c >= end) break;
         if (PACK && c >= valid) v[u] = make_uint4(0, 0, 0, 0);
-        nh_add16(nh, v[u], f.key + 4 * c);
+        nh_add16(nh, v[u], key_memory + 4 * c);
         if (PACK)
             *(uint4 *)(r.wire + 16 * c) = v[u];
         else if (c < valid)
-            *(uint4 *)chunk_at(f, r, c) = v[u];
+            *(uint4 *)pool[u] = v[u];
     }
+    if (scales) copy_scales<PACK>(f, r, lane, of_scales, nh);
+    return nh;
 }
 
 template <bool PACK> __global__ void __launch_bounds__(THREADS, 2) copy_frame(frame f)
 {
     __shared__ digest_memory memory;
-    walk(f, memory, [&](const record &r, uint32_t tile) {
-        nh_sums nh = {};
-        if (tile == 0 && f.codes_bytes < f.record_bytes && threadIdx.x % 32 < RUN / 8)
-            copy_scales<PACK>(f, r, threadIdx.x % 32, nh);
-        copy_tile<PACK>(f, r, tile, nh);
-        return nh;
-    });
+    walk(f, memory,
+         [&](const record &r, uint32_t tile) { return copy_tile<PACK>(f, memory, r, tile); });
 }
 
 /* --- from one dtype to another --- */
@@ -457,40 +518,91 @@ __device__ __forceinline__ uint32_t scales_of_rows(const tile_of_rows &t, const 
     return 2 * up + mid;
 }
 
-/* What converts the shares of a tile: all of `in` at once to scales, then one by one to codes. */
+/* What converts the shares of a tile: all at once to scales, then one by one to codes. */
 template <bt_dtype A, bt_dtype B> struct converter {
     kv_scale by[UNROLL];
     uint16_t code; /* of the row `row` of the tile, if owner */
     uint32_t row;
-    bool owner;
+    bool owner, odd;
 
     __device__ __forceinline__ converter(const tile_of_rows &t,
                                          const uint32_t in[UNROLL][kv_codes<A>::WORDS],
                                          const float *scale)
     {
         owner = false;
-        if constexpr (kv_codes<B>::SCALED) {
-            float peak[UNROLL];
+        if constexpr (!kv_codes<B>::SCALED) {
+            odd = false;
 #pragma unroll
-            for (int u = 0; u < UNROLL; u++)
-                peak[u] = kv_codes<A>::peak(in[u], scale[u], kv_codes<A>::odd(in[u]));
+            for (int u = 0; u < UNROLL; u++) odd |= kv_codes<A>::odd(in[u]);
+        } else {
+            float peak[UNROLL], most = 0;
+#pragma unroll
+            for (int u = 0; u < UNROLL; u++) {
+                peak[u] = kv_codes<A>::peak(in[u], scale[u]);
+                most = kv_larger(most, peak[u]);
+            }
+            odd = !(most < __uint_as_float(0x7f800000u));
+            if (odd) {
+#pragma unroll
+                for (int u = 0; u < UNROLL; u++) {
+                    float v[8];
+                    kv_codes<A>::template decode<true>(in[u], scale[u], v);
+                    peak[u] = kv_any_peak(v);
+                }
+            }
             row = t.row + scales_of_rows<B>(t, peak, by, &code, &owner) * t.row_step;
         }
     }
 
+    template <bool ODD>
     __device__ __forceinline__ void encode(const uint32_t *in, float scale, int u, uint32_t *out)
     {
         float v[8];
-        kv_codes<A>::decode(in, scale, v);
-        kv_codes<B>::encode(v, by[u], kv_codes<A>::odd(in), out);
+        kv_codes<A>::template decode<ODD>(in, scale, v);
+        kv_codes<B>::template encode<ODD>(v, by[u], out);
     }
 };
 
+/* Converts, digests and stores the shares; `word`: of the first in the record. */
+template <bool ODD, bt_dtype A, bt_dtype B>
+__device__ __forceinline__ void
+pack_shares(const frame &f, const record &r, const tile_of_rows &t, converter<A, B> &c,
+            const uint32_t in[UNROLL][kv_codes<A>::WORDS], const float *scale, nh_sums &nh)
+{
+    constexpr int OUT = kv_codes<B>::WORDS;
+    uint32_t word = ((t.first + t.row) * f.head_dim + t.at) / 8 * OUT;
+    uint32_t step = t.row_step * f.head_dim / 8 * OUT;
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++) {
+        uint32_t out[OUT];
+        c.template encode<ODD>(in[u], scale[u], u, out);
+        nh_add<OUT>(nh, out, key_memory + word + u * step);
+        store_words<OUT>(r.wire + 4 * (word + u * step), out);
+    }
+}
+
+/* The tile's scales to the record. */
+template <bt_dtype A, bt_dtype B>
+__device__ __forceinline__ void pack_scales(const frame &f, const record &r, const tile_of_rows &t,
+                                            const converter<A, B> &c, nh_sums &nh)
+{
+    if (c.owner) t.scales[c.row] = c.code;
+    __syncwarp();
+    if (has_scales(t)) {
+        uint2 v = ((const uint2 *)t.scales)[threadIdx.x % 32];
+        uint32_t word = scales_word(f, t), w[2] = {v.x, v.y};
+        nh_add<2>(nh, w, key_memory + word);
+        *(uint2 *)(r.wire + 4 * word) = v;
+    }
+    __syncwarp(); /* before the next tile's */
+}
+
 /* A is the pool's dtype, B the wire's. */
 template <bt_dtype A, bt_dtype B>
-__device__ __forceinline__ nh_sums pack_tile(const frame &f, const record &r, const tile_of_rows &t)
+__device__ __forceinline__ nh_sums pack_tile(const frame &f, const digest_memory &m,
+                                             const record &r, const tile_of_rows &t)
 {
-    constexpr int IN = kv_codes<A>::WORDS, OUT = kv_codes<B>::WORDS;
+    constexpr int IN = kv_codes<A>::WORDS;
     uint32_t in[UNROLL][IN] = {};
     float scale[UNROLL] = {};
     if (t.rows > 0) {
@@ -513,36 +625,49 @@ __device__ __forceinline__ nh_sums pack_tile(const frame &f, const record &r, co
     }
     converter<A, B> c(t, in, scale);
     nh_sums nh = {};
-    if (kv_codes<B>::SCALED) {
-        if (c.owner) t.scales[c.row] = c.code;
-        __syncwarp();
-        if (has_scales(t)) {
-            uint2 v = ((const uint2 *)t.scales)[threadIdx.x % 32];
-            uint32_t word = scales_word(f, t), w[2] = {v.x, v.y};
-            nh_add<2>(nh, w, f.key + word);
-            *(uint2 *)(r.wire + 4 * word) = v;
-        }
-        __syncwarp(); /* before the next tile's */
-    }
-    uint32_t word = ((t.first + t.row) * f.head_dim + t.at) / 8 * OUT;
-    uint32_t step = t.row_step * f.head_dim / 8 * OUT;
+    key_wait(m);
+    if (kv_codes<B>::SCALED) pack_scales(f, r, t, c, nh);
+    if (!t.active) return nh;
+    if (c.odd)
+        pack_shares<true>(f, r, t, c, in, scale, nh);
+    else
+        pack_shares<false>(f, r, t, c, in, scale, nh);
+    return nh;
+}
+
+/* Converts the shares and stores those of valid rows. */
+template <bool ODD, bt_dtype A, bt_dtype B>
+__device__ __forceinline__ void
+unpack_shares(const frame &f, const tile_of_rows &t, converter<A, B> &c,
+              const uint32_t in[UNROLL][kv_codes<A>::WORDS], const float *scale)
+{
+    constexpr int OUT = kv_codes<B>::WORDS;
+    uint8_t *pool = t.pool + t.at * (OUT / 2);
 #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
-        uint32_t out[OUT];
-        c.encode(in[u], scale[u], u, out);
-        if (!t.active) continue;
-        nh_add<OUT>(nh, out, f.key + word + u * step);
-        store_words<OUT>(r.wire + 4 * (word + u * step), out);
+        uint32_t out[OUT], row = t.row + u * t.row_step;
+        c.template encode<ODD>(in[u], scale[u], u, out);
+        if (row < t.rows) store_words<OUT>(pool + row * f.head_dim * (OUT / 2), out);
     }
-    return nh;
+}
+
+/* The scales that arrived, `four` of them in some lanes, to those of this lane's shares. */
+__device__ __forceinline__ void spread_scales(const tile_of_rows &t, const uint32_t *four,
+                                              float *ret_scale)
+{
+    if (has_scales(t)) ((uint2 *)t.scales)[threadIdx.x % 32] = make_uint2(four[0], four[1]);
+    __syncwarp();
+#pragma unroll
+    for (int u = 0; u < UNROLL; u++) ret_scale[u] = bt_f16_value(t.scales[t.row + u * t.row_step]);
+    __syncwarp(); /* before the next tile's */
 }
 
 /* A is the wire's dtype, B the pool's. */
 template <bt_dtype A, bt_dtype B>
-__device__ __forceinline__ nh_sums unpack_tile(const frame &f, const record &r,
-                                               const tile_of_rows &t)
+__device__ __forceinline__ nh_sums unpack_tile(const frame &f, const digest_memory &m,
+                                               const record &r, const tile_of_rows &t)
 {
-    constexpr int IN = kv_codes<A>::WORDS, OUT = kv_codes<B>::WORDS;
+    constexpr int IN = kv_codes<A>::WORDS;
     uint32_t in[UNROLL][IN], four[2];
     float scale[UNROLL] = {};
     nh_sums nh = {};
@@ -551,30 +676,23 @@ __device__ __forceinline__ nh_sums unpack_tile(const frame &f, const record &r,
     if (kv_codes<A>::SCALED && has_scales(t)) load_words<2>(r.wire + 4 * scales_word(f, t), four);
 #pragma unroll
     for (int u = 0; u < UNROLL; u++) load_words<IN>(r.wire + 4 * (word + u * step), in[u]);
+    key_wait(m);
     if (kv_codes<A>::SCALED) {
-        if (has_scales(t)) {
-            ((uint2 *)t.scales)[threadIdx.x % 32] = make_uint2(four[0], four[1]);
-            nh_add<2>(nh, four, f.key + scales_word(f, t));
-        }
-        __syncwarp();
-#pragma unroll
-        for (int u = 0; u < UNROLL; u++) scale[u] = bt_f16_value(t.scales[t.row + u * t.row_step]);
-        __syncwarp(); /* before the next tile's */
+        if (has_scales(t)) nh_add<2>(nh, four, key_memory + scales_word(f, t));
+        spread_scales(t, four, scale);
     }
     if (t.active) {
 #pragma unroll
-        for (int u = 0; u < UNROLL; u++) nh_add<IN>(nh, in[u], f.key + word + u * step);
+        for (int u = 0; u < UNROLL; u++) nh_add<IN>(nh, in[u], key_memory + word + u * step);
     }
     if (t.rows == 0) return nh;
     converter<A, B> c(t, in, scale);
     if (c.owner && c.row < t.rows) t.pool_scale[c.row] = c.code;
-    uint8_t *pool = t.pool + t.at * (OUT / 2);
-#pragma unroll
-    for (int u = 0; u < UNROLL; u++) {
-        uint32_t out[OUT], row = t.row + u * t.row_step;
-        c.encode(in[u], scale[u], u, out);
-        if (t.active && row < t.rows) store_words<OUT>(pool + row * f.head_dim * (OUT / 2), out);
-    }
+    if (!t.active) return nh;
+    if (c.odd)
+        unpack_shares<true>(f, t, c, in, scale);
+    else
+        unpack_shares<false>(f, t, c, in, scale);
     return nh;
 }
 
@@ -584,7 +702,7 @@ __global__ void __launch_bounds__(THREADS, 2) convert_frame(frame f)
     __shared__ digest_memory memory;
     walk(f, memory, [&](const record &r, uint32_t tile) {
         tile_of_rows t = rows_of<kv_codes<PACK ? A : B>::WORDS>(f, memory, r, tile);
-        return PACK ? pack_tile<A, B>(f, r, t) : unpack_tile<A, B>(f, r, t);
+        return PACK ? pack_tile<A, B>(f, memory, r, t) : unpack_tile<A, B>(f, memory, r, t);
     });
 }
 
@@ -687,9 +805,21 @@ bt_status launch(kernel run, const bt_kv_frame_cuda *op, const char *what, cudaS
     assert(run);
     frame f = frame_of(op);
     uint32_t blocks = RESIDENT_THREADS / THREADS;
-    if (blocks > f.count) blocks = f.count;
-    run<<<blocks, THREADS, 0, stream>>>(f);
-    return bt_cuda_launched(what, err);
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = blocks < f.count ? blocks : f.count;
+    config.blockDim = THREADS;
+    config.dynamicSmemBytes = f.record_bytes + 16;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = op->arch >= 90;
+    cudaError_t error = cudaSuccess;
+    if (config.dynamicSmemBytes > SHARED_BYTES_ALWAYS)
+        error = cudaFuncSetAttribute((const void *)run, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     (int)config.dynamicSmemBytes);
+    return bt_cuda_status(error ? error : cudaLaunchKernelEx(&config, run, f), what, err);
 }
 
 } // namespace

@@ -38,6 +38,7 @@ typedef struct {
     uint8_t key_prf[16];        /* bt_kv_digest_key.prf */
     bt_kv_pack_cuda_work *work; /* device */
     uint64_t *ret_digest;       /* [2], device or pinned host */
+    int arch; /* bt_cuda_arch(): from 90 on a launch begins while the last one ends */
 } bt_kv_frame_cuda;
 
 bt_status bt_kv_pack_cuda(const bt_kv_frame_cuda *frame, cudaStream_t stream, bt_err *err);
