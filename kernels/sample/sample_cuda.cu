@@ -11,14 +11,19 @@
  *         top-k, min-p and top-p leave, and draws. Without top-k the 128th maximum is taken: where
  *         top-p ends in the list, the same.
  * SLOW    If the list does not do (a large k, or a nucleus of many tokens) the edge is narrowed by passes
- *         that divide what is left in eight, by weight or count, until one token is left; the draw is
- *         then from slices, blocks, warps, lanes in order of ids.
+ *         that divide what is left in eight, by weight or count, until what is left can be listed; the
+ *         draw is then from slices, blocks, warps, lanes in order of ids.
  * BYTES   vocab * (4 or 2) of a sequence.
- * FIGURES H100 SXM, 2026-11-24, vocabulary 128,256 in f32, batch 1 / 16 / 64 / 256, in us: greedy 4.9 / 7.8 / 16.0 /
- *         54.7 (76 % of reading); top-p 0.9 with top-k 50 15.6 / 21.8 / 55.7 / 171; temperature alone 18.3 / 26.8 /
- *         60.5 / 199. `gpu-check --only sample --bench`.
+ * FIGURES H100 SXM, 2026-11-24, vocabulary 128,256 in f32, batch 1 / 16 / 64 / 256, in us:
+ *         greedy                     4.7 /  7.8 /  15.7 /   54.6, which is 77 % of reading
+ *         top-p 0.9 and top-k 50    15.8 / 21.7 /  52.1 /  163
+ *         the same, 20 logprobs     25.7 / 40.0 /  94.8 /  307
+ *         temperature alone         12.2 / 25.3 /  57.4 /  183
+ *         top-p 0.9, 20,000 tokens  74.1 /  152 /   363 / 1225
+ *         `gpu-check --only sample --bench`.
  * TRIED   Clusters of 4 and 16 blocks and blocks of 256 and 1024 threads for more than a few rows: the same
- *         to 70 % slower. */
+ *         to 70 % slower. Blocks that stay until block 0 ends: 5 % slower. A nucleus narrowed as integers
+ *         from the start and down to one token: 20 to 50 % slower. */
 extern "C" {
 #include "kernels/sample/exp.h"
 #include "kernels/sample/sample_cuda.h"
@@ -47,7 +52,7 @@ struct memory {
     uint64_t sorted[LIST_MAX];
     double weight[LIST_MAX], sum[LIST_MAX];
     uint32_t group_rank[GROUPS];
-    uint64_t threshold;
+    uint64_t threshold, edge;
     uint32_t found, last, done;
 };
 
@@ -376,35 +381,129 @@ __device__ uint32_t draw_list(memory *m, uint32_t n, double uniform)
 
 /* --- any number of tokens --- */
 
+/* All tokens of logit x and above. */
+__device__ __forceinline__ uint64_t tokens_from(float x)
+{
+    return token_of(x + 0.0f, UINT32_MAX);
+}
+
+/* What one pass divides into BINS, the most likely first: at first evenly by logits, then evenly as
+ * integers, which ends at single tokens even where logits are the same. */
+struct division {
+    uint64_t low, end; /* tokens in question */
+    float upper, step; /* logits: of the first bin, of each */
+    bool by_logit;
+    uint32_t shift; /* of tokens, otherwise */
+};
+
+__device__ __forceinline__ float edge_of(const division &d, uint32_t bin)
+{
+    return __fsub_rn(d.upper, __fmul_rn((float)bin, d.step));
+}
+
+/* Weights (or counts) of the bins, and counts behind them, to m->total. */
+__device__ void sum_bins(context &c, const division &d, bool counting)
+{
+    double sums[2 * BINS] = {};
+    uint32_t counts[BINS] = {};
+    float edge[BINS];
+#pragma unroll
+    for (uint32_t b = 0; b < BINS; b++) edge[b] = edge_of(d, b);
+    for (uint32_t i = threadIdx.x; i < c.count; i += blockDim.x) {
+        float x = c.x[i];
+        uint64_t token = token_of(x, c.first + i);
+        if (token < d.low || token >= d.end) continue;
+        uint32_t bin = 0;
+        if (d.by_logit) {
+#pragma unroll
+            for (uint32_t b = 1; b < BINS; b++) bin += x < edge[b];
+        } else {
+            bin = BINS - 1 - (uint32_t)((token - d.low) >> d.shift);
+        }
+        double weight = counting ? 0 : (double)weight_of(x, c.top, c.temperature);
+#pragma unroll
+        for (uint32_t b = 0; b < BINS; b++) {
+            counts[b] += b == bin;
+            if (!counting && b == bin) sums[b] += weight;
+        }
+    }
+#pragma unroll
+    for (uint32_t b = 0; b < BINS; b++) {
+        sums[BINS + b] = counts[b];
+        if (counting) sums[b] = counts[b];
+    }
+    row_sums<2 * BINS>(c, sums);
+}
+
+/* To one bin of its own. */
+__device__ __forceinline__ void descend(division &d, uint32_t bin)
+{
+    if (d.by_logit) {
+        if (bin > 0) d.end = min(d.end, tokens_from(edge_of(d, bin)));
+        if (bin < BINS - 1) d.low = max(d.low, tokens_from(edge_of(d, bin + 1)));
+        d.upper = edge_of(d, bin);
+        d.step /= BINS;
+        return;
+    }
+    d.low += (uint64_t)(BINS - 1 - bin) << d.shift;
+    d.end = min(d.end, d.low + ((uint64_t)1 << d.shift));
+}
+
+/* The token of d's at which `above` and what comes before it reach `wanted`, by the list of block 0. */
+__device__ uint64_t settle_bound(context &c, const division &d, double above, double wanted,
+                                 bool counting)
+{
+    memory *m = c.m;
+    if (c.rank == 0 && threadIdx.x == 0) m->list_count[1] = 0; /* it may have been too long */
+    row_sync();
+    uint32_t *count = at_rank(&m->list_count[1], 0);
+    uint64_t *list = at_rank(m->list[1], 0);
+    for (uint32_t i = threadIdx.x; i < c.count; i += blockDim.x) {
+        uint64_t token = token_of(c.x[i], c.first + i);
+        if (token >= d.low && token < d.end) list[atomicAdd(count, 1)] = token;
+    }
+    row_sync();
+    if (c.rank == 0) {
+        uint32_t n = m->list_count[1];
+        sort_list(m, m->list[1], n);
+        for (uint32_t i = threadIdx.x; i < n; i += blockDim.x)
+            m->weight[i] = counting ? 1 : weight_of(logit_of(m->sorted[i]), c.top, c.temperature);
+        __syncthreads();
+        sum_list(m, n);
+        for (uint32_t i = threadIdx.x; i < n; i += blockDim.x)
+            if (above + m->sum[i] >= wanted) atomicMin(&m->found, i);
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            m->edge = m->found < n ? m->sorted[m->found] : d.low;
+            m->list_count[1] = 0;
+        }
+    }
+    row_sync();
+    return *at_rank(&m->edge, 0);
+}
+
 /* The largest bound, not below `bound`, so that the tokens from it on weigh (or count) `wanted`;
  * `bound` if all do not. */
 __device__ uint64_t raise_bound(context &c, uint64_t bound, uint64_t top, double wanted,
                                 bool counting)
 {
-    uint64_t low = bound, end = top + 1;
+    constexpr uint32_t ROUNDS_BY_LOGIT = 2;
+    division d = {bound, top + 1, c.top, counting ? 3.0f : 3.0f * c.temperature, true, 0};
     double above = 0;
-    for (;;) {
-        uint32_t shift = 0;
-        while ((end - low - 1) >> shift >= BINS) shift++;
-        double sums[2 * BINS] = {};
-        for (uint32_t i = threadIdx.x; i < c.count; i += blockDim.x) {
-            uint64_t token = token_of(c.x[i], c.first + i);
-            if (token < low || token >= end) continue;
-            double weight = counting ? 1 : (double)weight_of(c.x[i], c.top, c.temperature);
-            uint32_t bin = (uint32_t)((token - low) >> shift);
-#pragma unroll
-            for (uint32_t b = 0; b < BINS; b++)
-                if (b == bin) sums[b] += weight, sums[BINS + b] += 1;
-        }
-        row_sums<2 * BINS>(c, sums);
-        int bin = BINS - 1;
-        while (bin >= 0 && above + c.m->total[bin] < wanted) above += c.m->total[bin--];
-        if (bin < 0) return low;
+    for (uint32_t round = 0;; round++) {
+        d.by_logit = d.by_logit && round < ROUNDS_BY_LOGIT;
+        d.shift = 0;
+        while (!d.by_logit && (d.end - d.low - 1) >> d.shift >= BINS) d.shift++;
+        sum_bins(c, d, counting);
+        uint32_t bin = 0;
+        while (bin < BINS && above + c.m->total[bin] < wanted) above += c.m->total[bin++];
+        if (bin == BINS) return d.low;
         double count = c.m->total[BINS + bin];
-        uint64_t width = 1ull << shift;
-        low += bin * width;
-        end = min(end, low + width);
-        if (count == 1 || shift == 0) return low;
+        bool last = !d.by_logit && d.shift == 0;
+        descend(d, bin);
+        if (bin == BINS - 1) d.by_logit = false; /* which is open below */
+        if (last || count == 1) return d.low;
+        if (count <= LIST_MAX) return settle_bound(c, d, above, wanted, counting);
     }
 }
 
@@ -704,7 +803,8 @@ template <typename T> __global__ void __launch_bounds__(1024) sample(args a)
     job<T> j = {(const T *)a.op.logits + index * a.op.stride, a.op.ret_tokens + index, 0};
     uint32_t *counts = a.counts + (size_t)index * a.slice * a.ranks + c.first;
     sample_row(c, row, j, counts);
-    row_sync(); /* no block ends while another may look into it */
+    /* Others look only into block 0, which waits for those that have not ended. */
+    if (c.rank == 0) row_sync();
 }
 
 /* Rows that want nothing but the highest. */
@@ -739,7 +839,7 @@ args args_of(const bt_sample_cuda_args *op)
     a.op = *op;
     /* Few rows are spread as far as a cluster goes, which makes up for its longer barriers. */
     a.ranks = op->arch < 90 ? 1 : op->seqs <= FEW_ROWS ? 16 : 8;
-    a.threads = op->arch < 90 ? 1024 : op->greedy && op->seqs > FEW_ROWS ? 256 : 512;
+    a.threads = op->arch < 90 ? 1024 : op->greedy && op->seqs > 4 * FEW_ROWS ? 256 : 512;
     a.slice = round8((op->vocab + a.ranks - 1) / a.ranks);
     a.counts = (uint32_t *)op->work;
     if (op->arch < 90 && !op->greedy)
