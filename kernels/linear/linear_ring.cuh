@@ -22,6 +22,13 @@ __device__ inline void barrier_init(uint64_t *barrier, uint32_t count)
                  : "memory");
 }
 
+/* After the last init, by the same thread: the copy engine and the cluster see it. */
+__device__ inline void barrier_init_done()
+{
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::
+                     : "memory");
+}
+
 __device__ inline void barrier_expect(uint64_t *barrier, uint32_t bytes)
 {
     asm volatile(
@@ -116,6 +123,11 @@ __device__ inline void copy(void *to, const void *from, uint32_t bytes, uint64_t
 __device__ inline void prefetch_line(const void *p)
 {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+__device__ inline void let_next_kernel_start()
+{
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 __device__ inline void wait_for_kernel_before()

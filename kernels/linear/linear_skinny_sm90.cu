@@ -42,6 +42,17 @@ struct barriers {
     uint64_t ready, done; /* of a cluster: sums are written; sums have been read */
 };
 
+__device__ inline void init_barriers(barriers *bar, uint32_t stages, uint32_t warps, uint32_t size)
+{
+    for (uint32_t s = 0; s < stages; s++) {
+        barrier_init(&bar->full[s], 1);
+        barrier_init(&bar->empty[s], warps);
+    }
+    barrier_init(&bar->ready, size);
+    barrier_init(&bar->done, size);
+    barrier_init_done();
+}
+
 /* Where in its work a thread block is: the chunk of a tile, and the stage of the ring that takes it. */
 struct cursor {
     uint32_t tile, tile_step, tiles;
@@ -50,8 +61,8 @@ struct cursor {
 
     __device__ cursor(const ring &r, uint32_t rank, uint32_t size)
         : tile(blockIdx.x / size), tile_step(gridDim.x / size), tiles(r.tiles),
-          from((uint64_t)r.blocks * rank / size), to((uint64_t)r.blocks * (rank + 1) / size),
-          block(from), step(r.stage_blocks), stage(0), stages(r.stages), round(0)
+          from(r.blocks * rank / size), to(r.blocks * (rank + 1) / size), block(from),
+          step(r.stage_blocks), stage(0), stages(r.stages), round(0)
     {
     }
     __device__ bool more() const
@@ -106,15 +117,18 @@ template <typename T, int PANELS_OF_TILE> struct producer {
                  (const uint8_t *)r.op.x + (size_t)i * r.op.k * T::X_BYTES + at.block * BYTES,
                  at.count() * BYTES, &bar->full[at.stage], NORMAL);
     }
-    __device__ void run(cursor at) const
+    /* Fills the ring with w for the first time: nothing else has to be there yet. */
+    __device__ void start(cursor at) const
     {
-        cursor first = at;
         for (; at.more() && at.round == 0; at.next()) {
             expect(at);
             copy_w(at);
         }
+    }
+    __device__ void run(cursor at) const
+    {
         wait_for_kernel_before();
-        for (; first.more() && first.round == 0; first.next()) copy_x(first);
+        for (; at.more() && at.round == 0; at.next()) copy_x(at);
         for (; at.more(); at.next()) {
             barrier_wait(&bar->empty[at.stage], (at.round - 1) & 1);
             expect(at);
@@ -243,23 +257,21 @@ __global__ void __launch_bounds__((WARPS_N * WARPS_K + 1) * 32,
     extern __shared__ __align__(128) uint8_t shared[];
     __shared__ barriers bar;
     uint32_t rank = cluster_rank(), size = cluster_size();
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-    if (threadIdx.x == 0) {
-        for (uint32_t s = 0; s < r.stages; s++) {
-            barrier_init(&bar.full[s], 1);
-            barrier_init(&bar.empty[s], consumer::WARPS);
-        }
-        barrier_init(&bar.ready, size);
-        barrier_init(&bar.done, size);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    bool copies = threadIdx.x / 32 == consumer::WARPS;
+    producer<T, PANELS * WARPS_N> from{r, shared, &bar, threadIdx.x % 32};
+    cursor at(r, rank, size);
+    let_next_kernel_start();
+    if (copies) {
+        if (from.lane == 0) init_barriers(&bar, r.stages, consumer::WARPS, size);
+        __syncwarp();
+        from.start(at);
     }
     if (size > 1)
         cluster_sync();
     else
         __syncthreads();
-    cursor at(r, rank, size);
-    if (threadIdx.x / 32 == consumer::WARPS)
-        producer<T, PANELS * WARPS_N>{r, shared, &bar, threadIdx.x % 32}.run(at);
+    if (copies)
+        from.run(at);
     else
         consumer{r, shared, (float *)(shared + r.sums_offset), &bar, rank, size}.run(at);
     if (size > 1) cluster_sync(); /* nobody leaves while others read its sums */
