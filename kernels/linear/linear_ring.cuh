@@ -120,19 +120,19 @@ __device__ inline void copy(void *to, const void *from, uint32_t bytes, uint64_t
                  : "memory");
 }
 
-__device__ inline void prefetch_line(const void *p)
+/* 16 bytes, by the thread itself. */
+__device__ inline void copy_16(void *to, const void *from)
 {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+                 : "memory");
 }
 
-__device__ inline void let_next_kernel_start()
+/* This thread arrives once its copy_16 so far are there; counts as one of the barrier's arrivals. */
+__device__ inline void barrier_arrive_copied(uint64_t *barrier)
 {
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-
-__device__ inline void wait_for_kernel_before()
-{
-    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile(
+        "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+        : "memory");
 }
 
 } // namespace bt_ring

@@ -18,6 +18,21 @@ void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_
 namespace skinny
 {
 
+/* Programmatic launches; cards before Hopper have none. */
+__device__ inline void let_next_kernel_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ inline void wait_for_kernel_before()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* A pair of dtypes. X_WORDS: 16-byte words of x that a lane needs for a block. */
 struct bf16_bf16 {
     static constexpr int BLOCK_K = 32, STEPS = 2, X_BYTES = 2, X_WORDS = 1;
@@ -155,57 +170,71 @@ __device__ inline float x_scale_at(const bt_linear_skinny_args &op, uint32_t i)
     return op.x_scale ? op.x_scale[op.per_token ? i : 0] : 1;
 }
 
-__device__ inline float w_scale_at(const bt_linear_skinny_args &op, uint32_t j)
+/* What four columns of y from j on are multiplied with and shifted by. Neither comes from a kernel before. */
+struct columns {
+    float4 scale, bias;
+};
+
+__device__ inline float4 bf16_four(uint2 bits)
 {
-    return op.w_scale ? op.w_scale[op.per_channel ? j : 0] : 1;
+    float2 low = __bfloat1622float2(*(__nv_bfloat162 *)&bits.x);
+    float2 high = __bfloat1622float2(*(__nv_bfloat162 *)&bits.y);
+    return make_float4(low.x, low.y, high.x, high.y);
 }
 
-__device__ inline float bias_at(const bt_linear_skinny_args &op, uint32_t j)
+__device__ inline columns load_columns(const bt_linear_skinny_args &op, uint32_t j)
 {
-    return op.bias ? __bfloat162float(((const __nv_bfloat16 *)op.bias)[j]) : 0;
-}
-
-/* value: scaled, with the bias. */
-__device__ inline void store_one(const bt_linear_skinny_args &op, size_t at, float value)
-{
-    if (op.residual) value += op.residual[at];
-    if (op.y_dtype == BT_DTYPE_F32)
-        ((float *)op.y)[at] = value;
-    else
-        ((__nv_bfloat16 *)op.y)[at] = __float2bfloat16(value);
+    columns c = {{1, 1, 1, 1}, {}};
+    if (j >= op.n) return c;
+    uint32_t last = op.n - 1; /* n may be ragged: then by ones, and beyond it anything */
+    if (op.w_scale && op.per_channel) {
+        const float *from = op.w_scale;
+        if (op.n % 4 == 0)
+            c.scale = *(const float4 *)(from + j);
+        else
+            c.scale = make_float4(from[j], from[min(j + 1, last)], from[min(j + 2, last)],
+                                  from[min(j + 3, last)]);
+    } else if (op.w_scale) {
+        float one = *op.w_scale;
+        c.scale = make_float4(one, one, one, one);
+    }
+    if (op.bias) {
+        const uint16_t *from = (const uint16_t *)op.bias;
+        uint2 bits;
+        if (op.n % 4 == 0)
+            bits = *(const uint2 *)(from + j);
+        else
+            bits = make_uint2(from[j] | (uint32_t)from[min(j + 1, last)] << 16,
+                              from[min(j + 2, last)] | (uint32_t)from[min(j + 3, last)] << 16);
+        c.bias = bf16_four(bits);
+    }
+    return c;
 }
 
 /* Four sums of row i of y, from column j on. */
 __device__ inline void finish_four(const bt_linear_skinny_args &op, uint32_t i, uint32_t j,
-                                   float4 sums)
+                                   float4 sums, float x_scale, const columns &c)
 {
+    if (j >= op.n) return;
     size_t at = (size_t)i * op.n + j;
-    float x_scale = x_scale_at(op, i);
+    float4 v = {sums.x * x_scale * c.scale.x + c.bias.x, sums.y * x_scale * c.scale.y + c.bias.y,
+                sums.z * x_scale * c.scale.z + c.bias.z, sums.w * x_scale * c.scale.w + c.bias.w};
     if (op.n % 4 != 0) {
 #pragma unroll 1
         for (int e = 0; e < 4 && j + e < op.n; e++) {
-            float sum = e == 0 ? sums.x : e == 1 ? sums.y : e == 2 ? sums.z : sums.w;
-            store_one(op, at + e, sum * x_scale * w_scale_at(op, j + e) + bias_at(op, j + e));
+            float one = e == 0 ? v.x : e == 1 ? v.y : e == 2 ? v.z : v.w;
+            if (op.residual) one += op.residual[at + e];
+            if (op.y_dtype == BT_DTYPE_F32)
+                ((float *)op.y)[at + e] = one;
+            else
+                ((__nv_bfloat16 *)op.y)[at + e] = __float2bfloat16(one);
         }
         return;
     }
-    if (j >= op.n) return;
-    float4 w_scale = {1, 1, 1, 1}, add = {};
-    if (op.w_scale && op.per_channel) {
-        w_scale = *(const float4 *)(op.w_scale + j);
-    } else if (op.w_scale) {
-        float one = *op.w_scale;
-        w_scale = {one, one, one, one};
+    if (op.residual) {
+        float4 add = *(const float4 *)(op.residual + at);
+        v.x += add.x, v.y += add.y, v.z += add.z, v.w += add.w;
     }
-    if (op.residual) add = *(const float4 *)(op.residual + at);
-    if (op.bias) {
-        uint2 bits = *(const uint2 *)((const __nv_bfloat16 *)op.bias + j);
-        float2 low = __bfloat1622float2(*(__nv_bfloat162 *)&bits.x);
-        float2 high = __bfloat1622float2(*(__nv_bfloat162 *)&bits.y);
-        add.x += low.x, add.y += low.y, add.z += high.x, add.w += high.y;
-    }
-    float4 v = {sums.x * x_scale * w_scale.x + add.x, sums.y * x_scale * w_scale.y + add.y,
-                sums.z * x_scale * w_scale.z + add.z, sums.w * x_scale * w_scale.w + add.w};
     if (op.y_dtype == BT_DTYPE_F32) {
         *(float4 *)((float *)op.y + at) = v;
     } else {
@@ -224,6 +253,8 @@ __device__ inline void finish_warp(const bt_linear_skinny_args &op, uint32_t row
     constexpr int QUADS = PANELS * 4, STRIDE = sum_stride(PANELS * 16);
     uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     static_assert(TOKEN_TILES % 2 == 0, "rows of y in sixteens");
+    uint32_t quad = lane % QUADS * 4;
+    columns of_lane = load_columns(op, row + quad);
 #pragma unroll
     for (int c = 0; c < TOKEN_TILES; c += 2) {
         __syncwarp();
@@ -234,9 +265,10 @@ __device__ inline void finish_warp(const bt_linear_skinny_args &op, uint32_t row
         __syncwarp();
 #pragma unroll 1
         for (uint32_t at = lane; at < 16 * QUADS; at += 32) {
-            uint32_t i = at / QUADS, quad = at % QUADS * 4;
+            uint32_t i = at / QUADS;
             if (c * 8 + i >= op.m) break;
-            finish_four(op, c * 8 + i, row + quad, *(const float4 *)(scratch + i * STRIDE + quad));
+            finish_four(op, c * 8 + i, row + quad, *(const float4 *)(scratch + i * STRIDE + quad),
+                        x_scale_at(op, c * 8 + i), of_lane);
         }
     }
 }

@@ -16,9 +16,7 @@ namespace
 
 using namespace skinny;
 
-constexpr int WARPS = 8;
-
-template <typename T, int TOKEN_TILES, int PANELS, int DEEP>
+template <typename T, int TOKEN_TILES, int PANELS, int WARPS, int DEEP>
 __global__ void __launch_bounds__(WARPS * 32) direct(bt_linear_skinny_args op)
 {
     constexpr int ROWS = PANELS * 16, STRIDE = sum_stride(ROWS);
@@ -34,36 +32,50 @@ __global__ void __launch_bounds__(WARPS * 32) direct(bt_linear_skinny_args op)
                                (size_t)min(c * 8u + g, op.m - 1) * op.k * T::X_BYTES) +
                t * T::X_WORDS;
     float acc[PANELS][TOKEN_TILES][4] = {};
-    for (uint32_t b = warp; b < blocks; b += WARPS * DEEP) {
-        uint4 ws[DEEP][PANELS][2], xs[DEEP][TOKEN_TILES][T::X_WORDS];
+    columns mine = load_columns(op, panel * 16 + threadIdx.x % (ROWS / 4) * 4);
+    let_next_kernel_start();
+    uint4 ws[DEEP][PANELS][2], xs[DEEP][TOKEN_TILES][T::X_WORDS];
+    auto load_w = [&](uint32_t b) {
 #pragma unroll
         for (int d = 0; d < DEEP; d++) {
-            uint32_t at = b + d * WARPS;
-            if (at >= blocks) break;
+            if (b + d * WARPS >= blocks) break;
 #pragma unroll
             for (int p = 0; p < PANELS; p++)
-                for (int h = 0; h < 2; h++) ws[d][p][h] = __ldcs(w[p] + at * 64 + h * 32);
+                for (int h = 0; h < 2; h++)
+                    ws[d][p][h] = __ldcs(w[p] + (b + d * WARPS) * 64 + h * 32);
+        }
+    };
+    load_w(warp);
+    wait_for_kernel_before();
+    for (uint32_t b = warp; b < blocks;) {
+#pragma unroll
+        for (int d = 0; d < DEEP; d++) {
+            if (b + d * WARPS >= blocks) break;
 #pragma unroll
             for (int c = 0; c < TOKEN_TILES; c++)
-                for (int i = 0; i < T::X_WORDS; i++) xs[d][c][i] = x[c][at * 4 * T::X_WORDS + i];
+                for (int i = 0; i < T::X_WORDS; i++)
+                    xs[d][c][i] = x[c][(b + d * WARPS) * 4 * T::X_WORDS + i];
         }
 #pragma unroll
         for (int d = 0; d < DEEP; d++) {
             if (b + d * WARPS >= blocks) break;
             multiply_block<T, TOKEN_TILES, PANELS>(acc, ws[d], xs[d]);
         }
+        b += WARPS * DEEP;
+        load_w(b);
     }
     constexpr int ALL = TOKEN_TILES * 8 * STRIDE;
     store_sums<TOKEN_TILES, PANELS>(sums + warp * ALL, STRIDE, 0, op.m, acc);
     __syncthreads();
     for (uint32_t at = threadIdx.x; at < op.m * ROWS / 4; at += WARPS * 32) {
         uint32_t i = at / (ROWS / 4), row = at % (ROWS / 4) * 4;
+        float x_scale = x_scale_at(op, i);
         float4 sum = {};
         for (int k = 0; k < WARPS; k++) {
             float4 v = *(const float4 *)(sums + k * ALL + i * STRIDE + row);
             sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
         }
-        finish_four(op, i, panel * 16 + row, sum);
+        finish_four(op, i, panel * 16 + row, sum, x_scale, mine);
     }
 }
 
@@ -86,17 +98,49 @@ __global__ void pack(uint8_t *packed, const uint8_t *tensor, uint32_t bytes, uin
     }
 }
 
-template <typename T> void launch_direct(const bt_linear_skinny_args &op, cudaStream_t stream)
+using kernel = void (*)(bt_linear_skinny_args);
+
+struct variant {
+    uint16_t token_tiles, panels, warps_k, depth;
+    kernel of[3]; /* bf16 bf16, fp8 fp8, fp8 bf16 */
+};
+
+#define VARIANT(c, p, k, d)                                                                        \
+    {                                                                                              \
+        c, p, k, d,                                                                                \
+        {                                                                                          \
+            direct<bf16_bf16, c, p, k, d>, direct<fp8_fp8, c, p, k, d>,                            \
+                direct<fp8_bf16, c, p, k, d>                                                       \
+        }                                                                                          \
+    }
+
+const variant variants[] = {
+    VARIANT(1, 1, 8, 4), VARIANT(1, 1, 8, 2), VARIANT(1, 1, 4, 4), VARIANT(1, 1, 4, 8),
+    VARIANT(2, 1, 8, 4), VARIANT(2, 1, 8, 2), VARIANT(2, 1, 4, 4), VARIANT(2, 1, 4, 2),
+    VARIANT(4, 1, 8, 2), VARIANT(8, 1, 8, 1), VARIANT(8, 1, 4, 1),
+};
+
+void launch_direct(const bt_linear_skinny_args *op, const bt_linear_skinny_plan *plan,
+                   cudaStream_t stream)
 {
-    unsigned panels = (op.n + 15) / 16;
-    if (op.m <= 8)
-        direct<T, 1, 1, 4><<<panels, WARPS * 32, 0, stream>>>(op);
-    else if (op.m <= 16)
-        direct<T, 2, 1, 4><<<panels, WARPS * 32, 0, stream>>>(op);
-    else if (op.m <= 32)
-        direct<T, 4, 1, 2><<<panels, WARPS * 32, 0, stream>>>(op);
-    else
-        direct<T, 8, 1, 1><<<panels, WARPS * 32, 0, stream>>>(op);
+    int pair = op->w_dtype == BT_DTYPE_BF16 ? 0 : op->x_dtype == BT_DTYPE_BF16 ? 2 : 1;
+    kernel k = nullptr;
+    for (const variant &v : variants)
+        if (v.token_tiles == plan->token_tiles && v.panels == plan->panels &&
+            v.warps_k == plan->warps_k && v.depth == plan->depth)
+            k = v.of[pair];
+    assert(k && op->m <= plan->token_tiles * 8u);
+    uint32_t rows = plan->panels * 16;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = plan->overlap;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((op->n + rows - 1) / rows);
+    config.blockDim = dim3(plan->warps_k * 32);
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = plan->overlap;
+    (void)cudaLaunchKernelEx(&config, k, *op);
 }
 
 } // namespace
@@ -121,9 +165,13 @@ extern "C" bt_linear_skinny_plan bt_linear_skinny_choose(const bt_linear_skinny_
                                                          int sms)
 {
     bt_linear_skinny_plan plan = {};
-    if (arch != 90) return plan;
     plan.token_tiles = op->m <= 8 ? 1 : op->m <= 16 ? 2 : op->m <= 32 ? 4 : 8;
     plan.panels = 1;
+    if (arch < 90) {
+        plan.warps_k = 8;
+        plan.depth = op->m <= 16 ? 4 : op->m <= 32 ? 2 : 1;
+        return plan;
+    }
     plan.warps_n = op->m <= 8 ? 1 : op->m <= 16 ? 2 : op->m <= 32 ? 4 : 8;
     plan.warps_k = 8 / plan.warps_n;
     plan.stage_blocks = 16 / plan.warps_n;
@@ -145,11 +193,7 @@ extern "C" bt_status bt_linear_skinny_cuda(const bt_linear_skinny_args *op,
     if (op->m == 0 || op->n == 0) return BT_OK;
     if (plan->stage_blocks > 0)
         linear_skinny_ring(op, plan, stream);
-    else if (op->w_dtype == BT_DTYPE_BF16)
-        launch_direct<bf16_bf16>(*op, stream);
-    else if (op->x_dtype == BT_DTYPE_BF16)
-        launch_direct<fp8_bf16>(*op, stream);
     else
-        launch_direct<fp8_fp8>(*op, stream);
+        launch_direct(op, plan, stream);
     return bt_cuda_launched("linear_skinny", err);
 }

@@ -49,6 +49,7 @@ typedef struct {
     uint16_t warps_n;      /* warps beside each other along n */
     uint16_t warps_k;      /* warps that share the k of a tile */
     uint16_t stage_blocks; /* blocks of k in one stage of the ring; 0: the kernel without a ring */
+    uint16_t depth;        /* blocks of k that a warp loads ahead, without a ring */
     uint16_t splits;       /* blocks of a cluster that share the k of a tile: 1, 2, 4 or 8 */
     uint32_t grid;         /* thread blocks at most */
     uint32_t shared_bytes; /* of one thread block at most */

@@ -31,8 +31,8 @@ struct ring {
     bt_linear_skinny_args op;
     uint32_t tiles, blocks; /* of n; of k */
     uint32_t stage_blocks, stages, stage_bytes;
-    uint32_t x_offset;      /* of x in a stage */
-    uint32_t x_pair, x_odd; /* of a pair of its rows; of the second in a pair */
+    uint32_t x_offset; /* of x in a stage */
+    uint32_t x_stride; /* of its rows */
     uint32_t sums_offset;
     uint64_t policy; /* of w in the L2 */
 };
@@ -45,7 +45,7 @@ struct barriers {
 __device__ inline void init_barriers(barriers *bar, uint32_t stages, uint32_t warps, uint32_t size)
 {
     for (uint32_t s = 0; s < stages; s++) {
-        barrier_init(&bar->full[s], 1);
+        barrier_init(&bar->full[s], 1 + 32); /* the bytes of w; the lanes that copy x */
         barrier_init(&bar->empty[s], warps);
     }
     barrier_init(&bar->ready, size);
@@ -95,8 +95,7 @@ template <typename T, int PANELS_OF_TILE> struct producer {
     {
         uint32_t panels =
             min((uint32_t)PANELS_OF_TILE, (r.op.n + 15) / 16 - at.tile * (uint32_t)PANELS_OF_TILE);
-        uint32_t of_x = r.op.m * T::BLOCK_K * T::X_BYTES;
-        if (lane == 0) barrier_expect(&bar->full[at.stage], at.count() * (panels * 1024 + of_x));
+        if (lane == 0) barrier_expect(&bar->full[at.stage], at.count() * panels * 1024);
         __syncwarp();
     }
     __device__ void copy_w(const cursor &at) const
@@ -107,15 +106,24 @@ template <typename T, int PANELS_OF_TILE> struct producer {
                  (const uint8_t *)r.op.w + ((size_t)panel * r.blocks + at.block) * 1024,
                  at.count() * 1024, &bar->full[at.stage], r.policy);
     }
+    /* By 16 bytes: rows of x are short, and each bulk copy takes the engine 50 ns. As many lanes as fit
+     * take a row together, the same of each row, so that a step is two additions. */
     __device__ void copy_x(const cursor &at) const
     {
-        constexpr uint64_t NORMAL = 0x1000000000000000;
         constexpr uint32_t BYTES = T::BLOCK_K * T::X_BYTES;
-        for (uint32_t i = lane; i < r.op.m; i += 32)
-            copy(shared + at.stage * r.stage_bytes + r.x_offset + i / 2 * r.x_pair +
-                     i % 2 * r.x_odd,
-                 (const uint8_t *)r.op.x + (size_t)i * r.op.k * T::X_BYTES + at.block * BYTES,
-                 at.count() * BYTES, &bar->full[at.stage], NORMAL);
+        uint32_t words = at.count() * (BYTES / 16), row_bytes = r.op.k * T::X_BYTES;
+        uint32_t width = min(words, 32u), rows = 32 / width, row = lane / width;
+        uint32_t word = lane % width * 16;
+        uint8_t *to = shared + at.stage * r.stage_bytes + r.x_offset + row * r.x_stride + word;
+        const uint8_t *from =
+            (const uint8_t *)r.op.x + (size_t)row * row_bytes + at.block * BYTES + word;
+        if (row >= rows) row = r.op.m; /* lanes left over */
+#pragma unroll 4
+        for (; row < r.op.m; row += rows, to += rows * r.x_stride, from += rows * row_bytes) {
+            copy_16(to, from);
+            for (uint32_t q = 512; q + word < words * 16; q += 512) copy_16(to + q, from + q);
+        }
+        barrier_arrive_copied(&bar->full[at.stage]);
     }
     /* Fills the ring with w for the first time: nothing else has to be there yet. */
     __device__ void start(cursor at) const
@@ -157,8 +165,8 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
         uint32_t warp_n = warp % WARPS_N, warp_k = warp / WARPS_N, count = at.count();
         const uint8_t *stage = shared + at.stage * r.stage_bytes;
         const uint8_t *w_at = stage + warp_n * PANELS * r.stage_blocks * 1024 + lane * 16;
-        const uint8_t *x_at = stage + r.x_offset + lane / 8 * r.x_pair + lane / 4 % 2 * r.x_odd +
-                              lane % 4 * 16 * T::X_WORDS;
+        uint32_t g = TOKEN_TILES == 1 ? min(lane / 4, r.op.m - 1) : lane / 4; /* x has no more */
+        const uint8_t *x_at = stage + r.x_offset + g * r.x_stride + lane % 4 * 16 * T::X_WORDS;
 #pragma unroll 2
         for (uint32_t b = warp_k; b < count; b += WARPS_K) {
             uint4 w[PANELS][2], x[TOKEN_TILES][T::X_WORDS];
@@ -169,32 +177,30 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
 #pragma unroll
             for (int c = 0; c < TOKEN_TILES; c++)
                 for (int i = 0; i < T::X_WORDS; i++)
-                    x[c][i] = *(const uint4 *)(x_at + c * 4 * r.x_pair +
+                    x[c][i] = *(const uint4 *)(x_at + c * 8 * r.x_stride +
                                                b * T::BLOCK_K * T::X_BYTES + i * 16);
             multiply_block<T, TOKEN_TILES, PANELS>(acc, w, x);
         }
-    }
-    /* Scales and bias come from memory: the cache asks for them while the tile is multiplied. */
-    __device__ void prefetch(uint32_t tile) const
-    {
-        uint32_t j = tile * ROWS + threadIdx.x * 32;
-        if (threadIdx.x * 32 >= ROWS || j >= r.op.n) return;
-        if (r.op.w_scale && r.op.per_channel) prefetch_line(r.op.w_scale + j);
-        if (r.op.bias) prefetch_line((const uint16_t *)r.op.bias + j);
     }
     /* When nobody shares the k of a tile. */
     __device__ void finish_alone(uint32_t tile, const float (&acc)[PANELS][TOKEN_TILES][4]) const
     {
         uint32_t warp = threadIdx.x / 32;
-        wait_for_kernel_before();
         finish_warp<TOKEN_TILES, PANELS>(r.op, tile * ROWS + warp * PANELS * 16,
                                          sums + warp * 16 * sum_stride(PANELS * 16), acc);
     }
+    /* Of the sums of a tile, in fours down the columns, which this thread finishes first; the others
+     * are multiples of its thread block further, and of the same columns of y. */
+    __device__ uint32_t first_sum() const
+    {
+        return r.op.m * (ROWS / 4) * rank / size + threadIdx.x;
+    }
     /* Adds what the warps along k and the thread blocks of the cluster hold, in a fixed order. */
     __device__ void finish_tile(uint32_t tile, uint32_t turn,
-                                const float (&acc)[PANELS][TOKEN_TILES][4]) const
+                                const float (&acc)[PANELS][TOKEN_TILES][4],
+                                const columns &mine) const
     {
-        uint32_t warp = threadIdx.x / 32, all = r.op.m * (ROWS / 4);
+        uint32_t warp = threadIdx.x / 32, end = r.op.m * (ROWS / 4) * (rank + 1) / size;
         if (r.sums_offset == 0) sync(); /* the ring is over, and its memory takes the sums */
         if (size > 1 && turn > 0) barrier_wait_cluster(&bar->done, (turn - 1) & 1);
         store_sums<TOKEN_TILES, PANELS>(sums + warp / WARPS_N * ALL, STRIDE,
@@ -204,10 +210,9 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
             if (threadIdx.x < size) barrier_arrive_at(&bar->ready, threadIdx.x);
             barrier_wait_cluster(&bar->ready, turn & 1);
         }
-        wait_for_kernel_before();
-        for (uint32_t at = all * rank / size + threadIdx.x; at < all * (rank + 1) / size;
-             at += WARPS * 32) {
+        for (uint32_t at = first_sum(); at < end; at += WARPS * 32) {
             uint32_t i = at / (ROWS / 4), row = at % (ROWS / 4) * 4;
+            float x_scale = x_scale_at(r.op, i);
             float4 sum = {};
             for (uint32_t other = 0; other < size; other++) {
 #pragma unroll
@@ -217,18 +222,19 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
                     sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
                 }
             }
-            finish_four(r.op, i, tile * ROWS + row, sum);
+            finish_four(r.op, i, tile * ROWS + row, sum, x_scale, mine);
         }
         sync();
         if (size > 1 && threadIdx.x < size) barrier_arrive_at(&bar->done, threadIdx.x);
     }
     __device__ void run(cursor at) const
     {
+        wait_for_kernel_before();
         for (uint32_t turn = 0; at.more(); turn++) {
             float acc[PANELS][TOKEN_TILES][4] = {};
             uint32_t tile = at.tile;
             bool last;
-            prefetch(tile);
+            columns mine = load_columns(r.op, tile * ROWS + first_sum() % (ROWS / 4) * 4);
             do {
                 barrier_wait(&bar->full[at.stage], at.round & 1);
                 multiply_stage(at, acc);
@@ -242,7 +248,7 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
                     continue;
                 }
             }
-            finish_tile(tile, turn, acc);
+            finish_tile(tile, turn, acc, mine);
         }
     }
 };
@@ -304,9 +310,9 @@ struct variant {
     }
 
 const variant variants[] = {
-    VARIANT(1, 1, 1, 8),     VARIANT(1, 1, 2, 4),     VARIANT(1, 1, 1, 4),     VARIANT(2, 1, 2, 4),
-    VARIANT(2, 1, 4, 2),     VARIANT_FP8(2, 2, 2, 4), VARIANT(4, 1, 4, 2),     VARIANT(8, 1, 8, 1),
-    VARIANT_FP8(8, 2, 4, 2), VARIANT_FP8(8, 2, 4, 1), VARIANT_FP8(8, 2, 2, 2),
+    VARIANT(1, 1, 1, 8), VARIANT(1, 1, 2, 4),     VARIANT(1, 1, 1, 4),     VARIANT(2, 1, 2, 4),
+    VARIANT(2, 1, 4, 2), VARIANT(2, 1, 1, 8),     VARIANT_FP8(2, 2, 2, 4), VARIANT(4, 1, 4, 2),
+    VARIANT(8, 1, 8, 1), VARIANT_FP8(8, 2, 4, 2), VARIANT_FP8(8, 2, 4, 1), VARIANT_FP8(8, 2, 2, 2),
 };
 
 constexpr uint32_t BARRIERS = sizeof(barriers) + 1024; /* and what the system takes */
@@ -320,13 +326,11 @@ kernel find(const bt_linear_skinny_plan *plan, int pair)
     return nullptr;
 }
 
-/* Lays x out in a stage: the two rows that 8 lanes load from together share no bank. */
-void place_x(ring *r, uint32_t row_bytes, int x_words)
+/* Bytes between rows of x in a stage: the two rows that 8 lanes load from together share no bank. */
+uint32_t x_stride(uint32_t row_bytes, int x_words)
 {
     uint32_t rest = x_words == 1 ? 64 : 16;
-    uint32_t pad = (rest + 128 - row_bytes % 128) % 128;
-    r->x_pair = 2 * row_bytes + pad;
-    r->x_odd = row_bytes + pad;
+    return row_bytes + (rest + 128 - row_bytes % 128) % 128;
 }
 
 /* Of the memory that sums go through: all of a tile, or sixteen rows of y of each warp. */
@@ -374,9 +378,10 @@ void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_
     uint32_t sums = sums_bytes(plan, alone);
     r.stage_blocks = plan->stage_blocks;
     r.x_offset = panels * r.stage_blocks * 1024;
-    place_x(&r, r.stage_blocks * block_k * x_bytes, pair == 2 ? 2 : 1);
+    r.x_stride = x_stride(r.stage_blocks * block_k * x_bytes, pair == 2 ? 2 : 1);
     /* Loads of columns beyond m read on in the stage: whatever lies there goes nowhere. */
-    r.stage_bytes = (r.x_offset + plan->token_tiles * 4 * r.x_pair + 127) / 128 * 128;
+    uint32_t x_rows = plan->token_tiles == 1 ? op->m : plan->token_tiles * 8;
+    r.stage_bytes = (r.x_offset + x_rows * r.x_stride + 127) / 128 * 128;
     uint32_t left = plan->shared_bytes - BARRIERS - (alias ? 0 : sums);
     assert(plan->shared_bytes > BARRIERS + sums && left >= 2 * r.stage_bytes);
     r.stages = left / r.stage_bytes;
@@ -387,16 +392,21 @@ void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_
     if (bytes < sums) bytes = sums;
 
     cudaLaunchAttribute attributes[2] = {};
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim = {plan->splits, 1, 1};
-    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    unsigned count = 0;
+    if (plan->splits > 1) {
+        attributes[count].id = cudaLaunchAttributeClusterDimension;
+        attributes[count++].val.clusterDim = {plan->splits, 1, 1};
+    }
+    if (plan->overlap) {
+        attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+    }
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(clusters * plan->splits);
     config.blockDim = dim3((warps + 1) * 32);
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
     config.attrs = attributes;
-    config.numAttrs = plan->overlap ? 2 : 1;
+    config.numAttrs = count;
     (void)cudaLaunchKernelEx(&config, k, r);
 }

@@ -95,7 +95,11 @@ product make(gpu *g, pair_of types, uint32_t m, uint32_t n, uint32_t k, unsigned
 std::string plan_name(const bt_linear_skinny_plan &p)
 {
     char name[96];
-    if (p.stage_blocks == 0) return "direct";
+    if (p.stage_blocks == 0) {
+        snprintf(name, sizeof(name), "direct c%u p%u k%u d%u%s", p.token_tiles, p.panels, p.warps_k,
+                 p.depth, p.overlap ? " overlap" : "");
+        return name;
+    }
     snprintf(name, sizeof(name), "c%u p%u n%u k%u b%u s%u g%u %uK%s%s", p.token_tiles, p.panels,
              p.warps_n, p.warps_k, p.stage_blocks, p.splits, p.grid, p.shared_bytes >> 10,
              p.overlap ? " overlap" : "", p.keep ? " keep" : "");
@@ -200,9 +204,9 @@ void check_variants(gpu *g)
 {
     struct {
         unsigned c, p, n, k, b;
-    } shapes[] = {{1, 1, 1, 8, 8}, {1, 1, 2, 4, 4}, {1, 1, 1, 4, 8}, {2, 1, 2, 4, 4},
-                  {2, 1, 4, 2, 4}, {2, 2, 2, 4, 4}, {4, 1, 4, 2, 2}, {8, 1, 8, 1, 2},
-                  {8, 2, 4, 2, 2}, {8, 2, 4, 1, 2}, {8, 2, 2, 2, 2}};
+    } shapes[] = {{1, 1, 1, 8, 8}, {1, 1, 2, 4, 4},  {1, 1, 1, 4, 8}, {2, 1, 2, 4, 4},
+                  {2, 1, 4, 2, 4}, {2, 1, 1, 8, 16}, {2, 2, 2, 4, 4}, {4, 1, 4, 2, 2},
+                  {8, 1, 8, 1, 2}, {8, 2, 4, 2, 2},  {8, 2, 4, 1, 2}, {8, 2, 2, 2, 2}};
     for (auto &s : shapes) {
         for (pair_of types : {BF16, FP8, W8A16}) {
             for (unsigned splits : {1u, 2u, 4u}) {
@@ -230,16 +234,23 @@ void check(gpu *g)
         for (uint32_t m : {1u, 2u, 3u, 5u, 8u, 15u, 16u, 17u, 33u, 64u}) {
             uint32_t n = 272 + m % 5, k = m % 2 ? 576 : 896;
             product p = make(g, types, m, n, k, extras++);
-            bt_linear_skinny_plan plan = {};
-            compare(g, p, plan, title(types, m, n, k) + " direct");
+            bt_linear_skinny_plan plan = bt_linear_skinny_choose(&p.op, 80, 1);
+            plan.overlap = m % 2;
+            compare(g, p, plan, title(types, m, n, k) + " " + plan_name(plan));
             plan = bt_linear_skinny_choose(&p.op, g->arch, g->card.multiProcessorCount);
             compare(g, p, plan, title(types, m, n, k) + " " + plan_name(plan));
         }
     }
     if (g->card.major >= 9) check_variants(g);
-    for (pair_of types : {BF16, FP8}) {
+}
+
+void check_large(gpu *g)
+{
+    GPU_RUN(bt_linear_skinny_init(&err));
+    unsigned extras = 1;
+    for (pair_of types : {BF16, FP8, W8A16}) {
         for (uint32_t m : {1u, 16u, 64u}) {
-            product p = make(g, types, m, 4096, 14336, extras++);
+            product p = make(g, types, m, 4096, 14336, extras += 5);
             bt_linear_skinny_plan plan =
                 bt_linear_skinny_choose(&p.op, g->arch, g->card.multiProcessorCount);
             compare(g, p, plan, title(types, m, 4096, 14336) + " " + plan_name(plan));
@@ -335,3 +346,4 @@ void bench(gpu *g)
 } // namespace
 
 GPU_UNIT(linear_skinny, check, bench)
+GPU_UNIT(linear_skinny_large, check_large, NULL)
