@@ -161,25 +161,39 @@ extern "C" bt_status bt_linear_skinny_init(bt_err *err)
     return linear_skinny_ring_init(err);
 }
 
+/* What won on an H100; FIGURES has by how much. */
 extern "C" bt_linear_skinny_plan bt_linear_skinny_choose(const bt_linear_skinny_args *op, int arch,
                                                          int sms)
 {
+    uint32_t panels = (op->n + 15) / 16, slots = 2 * (uint32_t)sms;
+    bool hopper = arch >= 90, mixed = op->x_dtype != op->w_dtype;
+    bool bf16 = op->w_dtype == BT_DTYPE_BF16, ring = false;
     bt_linear_skinny_plan plan = {};
-    plan.token_tiles = op->m <= 8 ? 1 : op->m <= 16 ? 2 : op->m <= 32 ? 4 : 8;
-    plan.panels = 1;
-    if (arch < 90) {
-        plan.warps_k = 8;
-        plan.depth = op->m <= 16 ? 4 : op->m <= 32 ? 2 : 1;
-        return plan;
+    plan.panels = 1, plan.warps_n = 1, plan.warps_k = 8, plan.splits = 1;
+    plan.grid = slots, plan.shared_bytes = 113 << 10, plan.overlap = hopper;
+    /* All thread blocks at once, or so many in turn that the last turn does not count. */
+    bool even = panels <= slots || panels > 4 * slots;
+    if (op->m <= 8) {
+        bool small = bt_linear_skinny_bytes(op->w_dtype, op->n, op->k) < 20 << 20;
+        plan.token_tiles = 1;
+        plan.depth = mixed ? 2 : 4;
+        ring = hopper && !small && (even || mixed);
+        plan.stage_blocks = 32;
+    } else if (op->m <= 16) {
+        plan.token_tiles = 2;
+        plan.depth = panels > slots && panels <= 3 * (uint32_t)sms ? 2 : 4;
+    } else if (op->m <= 32) {
+        plan.token_tiles = 4;
+        plan.depth = 2;
+    } else {
+        plan.token_tiles = 8;
+        plan.depth = 1;
+        ring = hopper && !bf16 && !mixed && panels > slots;
+        if (ring) plan.panels = 2, plan.warps_n = 4, plan.warps_k = 1;
+        plan.splits = ring && panels < 4 * slots ? 4 : 1;
+        plan.stage_blocks = 2;
     }
-    plan.warps_n = op->m <= 8 ? 1 : op->m <= 16 ? 2 : op->m <= 32 ? 4 : 8;
-    plan.warps_k = 8 / plan.warps_n;
-    plan.stage_blocks = 16 / plan.warps_n;
-    plan.splits = 1;
-    uint32_t rows = plan.panels * plan.warps_n * 16u, tiles = (op->n + rows - 1) / rows;
-    while (plan.splits < 4 && tiles * plan.splits * 2 <= (uint32_t)sms) plan.splits *= 2;
-    plan.grid = (uint32_t)sms;
-    plan.shared_bytes = op->m <= 16 ? 113 << 10 : 220 << 10;
+    if (!ring) plan.stage_blocks = 0;
     return plan;
 }
 
