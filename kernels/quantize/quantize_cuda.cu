@@ -1,12 +1,14 @@
 /* quantize_cuda.cu - one block for a row, E vectors of 8 a thread, in registers until its amax is known.
  *
  * BYTES   rows * n * (2 + 1).
- * FIGURES none yet. */
+ * FIGURES H100 SXM, 2026-11-24, gpu-check --only quantize, n 4096, by token, cold L2, the card copies 2,836
+ *         GB/s: rows 2048 2,440 GB/s; in a graph 1.1 us for 1 and 16 rows, 2.0 for 64, 2.6 for 256. */
 extern "C" {
 #include "kernels/quantize/quantize_cuda.h"
 }
 
 #include "kernels/activation_cuda.cuh"
+#include "kernels/cuda_launch.cuh"
 
 #include <assert.h>
 
@@ -19,6 +21,8 @@ __global__ void __launch_bounds__(1024) quantize(bt_quantize_cuda_args op)
     size_t row = (size_t)blockIdx.x * op.n;
     const __nv_bfloat16 *x = (const __nv_bfloat16 *)op.x + row;
     bt_raw<8, __nv_bfloat16> raw[E];
+    bt_start_next();
+    bt_wait_previous();
 #pragma unroll
     for (int e = 0; e < E; e++) {
         unsigned at = (e * blockDim.x + threadIdx.x) * 8;
@@ -51,9 +55,9 @@ template <int E> void launch(const bt_quantize_cuda_args *op, cudaStream_t strea
 {
     unsigned threads = ((op->n / 8 + E - 1) / E + 31) / 32 * 32;
     if (op->out.kind == BT_ACTIVATION_FP8_TOKEN)
-        quantize<true, E><<<op->rows, threads, 0, stream>>>(*op);
+        bt_launch(quantize<true, E>, op->rows, threads, 1, stream, *op);
     else
-        quantize<false, E><<<op->rows, threads, 0, stream>>>(*op);
+        bt_launch(quantize<false, E>, op->rows, threads, 1, stream, *op);
 }
 
 } // namespace

@@ -1,10 +1,13 @@
 /* rope_cuda.cu - a thread for each cosine and its sine, in f64.
  *
  * BYTES   rows * dims * 4; a thousandth of a step.
- * FIGURES none yet. */
+ * FIGURES H100 SXM, 2026-11-24, gpu-check --only rope, dims 128: 0.9 us in a graph for 1 and 64 rows, 1.6
+ *         for 2048. */
 extern "C" {
 #include "kernels/rope/rope_cuda.h"
 }
+
+#include "kernels/cuda_launch.cuh"
 
 #include <assert.h>
 
@@ -17,6 +20,8 @@ __global__ void __launch_bounds__(THREADS) table(bt_rope_table_cuda_args op)
 {
     unsigned at = blockIdx.x * THREADS + threadIdx.x, half = op.rope.dims / 2;
     unsigned row = at / half, i = at % half;
+    bt_start_next();
+    bt_wait_previous();
     if (row >= op.rows) return;
     uint32_t position = op.positions[row];
     if (position == BT_POSITION_NONE) position = 0;
@@ -42,6 +47,6 @@ extern "C" bt_status bt_rope_table_cuda(const bt_rope_table_cuda_args *op, cudaS
     uint64_t threads = (uint64_t)op->rows * (op->rope.dims / 2);
     if (threads == 0) return BT_OK;
     assert(threads <= UINT32_MAX - THREADS);
-    table<<<(unsigned)((threads + THREADS - 1) / THREADS), THREADS, 0, stream>>>(*op);
+    bt_launch(table, (unsigned)((threads + THREADS - 1) / THREADS), THREADS, 1, stream, *op);
     return bt_cuda_launched("rope table", err);
 }

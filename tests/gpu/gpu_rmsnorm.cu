@@ -30,6 +30,7 @@ void check_one(gpu *g, const shape &s, bt_activation_kind kind)
                                s.x_dtype,
                                s.delta ? gpu_upload(g, delta) : NULL,
                                gpu_upload(g, w),
+                               NULL,
                                activation_alloc(g, kind, s.rows, s.n),
                                s.rows,
                                s.n,
@@ -48,8 +49,49 @@ void check_one(gpu *g, const shape &s, bt_activation_kind kind)
     gpu_expect_equal(g, what + " x", x.data(), sum.data(), count * sizeof(float));
 }
 
+/* Every other row, from the last on: each as when all are computed, the rest of x untouched. */
+void check_pick(gpu *g)
+{
+    const uint32_t rows = 10, picked = 5, n = 1032;
+    std::vector<float> x = gpu_normals(g, rows * n, 1);
+    std::vector<uint16_t> delta = gpu_to_bf16(gpu_normals(g, rows * n, 1)),
+                          w = gpu_to_bf16(gpu_normals(g, n, 1));
+    bt_rmsnorm_cuda_args all = {gpu_upload(g, x),
+                                BT_DTYPE_F32,
+                                gpu_upload(g, delta),
+                                gpu_upload(g, w),
+                                NULL,
+                                activation_alloc(g, BT_ACTIVATION_FP8_TOKEN, rows, n),
+                                rows,
+                                n,
+                                1e-5f};
+    bt_rmsnorm_cuda_args some = all;
+    some.x = gpu_upload(g, x);
+    some.pick = gpu_upload(g, std::vector<uint32_t>{9, 7, 5, 3, 1});
+    some.out = activation_alloc(g, BT_ACTIVATION_FP8_TOKEN, picked, n);
+    some.rows = picked;
+    GPU_RUN(bt_rmsnorm_cuda(&all, g->stream, &err));
+    GPU_RUN(bt_rmsnorm_cuda(&some, g->stream, &err));
+    std::vector<float> sums = gpu_download<float>(g, all.x, rows * n),
+                       some_sums = gpu_download<float>(g, some.x, rows * n),
+                       scales = gpu_download<float>(g, all.out.scales, rows),
+                       some_scales = gpu_download<float>(g, some.out.scales, picked);
+    std::vector<uint8_t> codes = gpu_download<uint8_t>(g, all.out.y, rows * n),
+                         some_codes = gpu_download<uint8_t>(g, some.out.y, picked * n);
+    bool same = true;
+    for (uint32_t i = 0; i < picked; i++) {
+        uint32_t row = 9 - 2 * i;
+        same = same && memcmp(&codes[row * n], &some_codes[i * n], n) == 0;
+        same = same && scales[row] == some_scales[i];
+        same = same && memcmp(&sums[row * n], &some_sums[row * n], n * 4) == 0;
+        same = same && memcmp(&x[(row - 1) * n], &some_sums[(row - 1) * n], n * 4) == 0;
+    }
+    gpu_expect_true(g, "picked rows", same);
+}
+
 void check(gpu *g)
 {
+    check_pick(g);
     for (bt_activation_kind kind : activation_kinds)
         for (bt_dtype dtype : {BT_DTYPE_F32, BT_DTYPE_BF16})
             for (uint32_t n : {8u, 64u, 1032u, 3584u, 4096u, 8192u, 16384u})
@@ -69,6 +111,7 @@ void bench_one(gpu *g, uint32_t rows, bt_dtype x_dtype, bt_activation_kind kind)
                                    x_dtype,
                                    gpu_alloc(g, count * 2),
                                    gpu_alloc(g, n * 2),
+                                   NULL,
                                    activation_alloc(g, kind, rows, n),
                                    rows,
                                    n,

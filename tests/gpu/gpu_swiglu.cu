@@ -45,6 +45,7 @@ void check(gpu *g)
             check_one(g, rows, 1536, 8, kind);
             check_one(g, rows, 1536, 64, kind);
         }
+        for (uint32_t rows : {40u, 90u, 150u, 300u}) check_one(g, rows, 4096, 1, kind);
         check_one(g, 2, 14336, 14336, kind);
         check_one(g, 2, 14336, 1, kind);
         check_one(g, 2, 18944, 18944, kind);
