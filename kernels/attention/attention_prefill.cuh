@@ -9,7 +9,6 @@ extern "C" {
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_fp8.h>
 
 struct prefill_op {
     const uint8_t *pool;
@@ -24,7 +23,7 @@ struct prefill_op {
     float scale_log2;     /* log2(e) / sqrt(head_dim) */
 };
 
-/* Runs the wgmma kernel (bf16 pools, head_dim 64, 128, 256) on up to `processors` blocks. */
+/* Runs the wgmma kernel on up to `processors` blocks; it takes head_dim 64, 128 and 256. */
 bt_status prefill_sm90(const prefill_op *op, const bt_attention_prefill_pool *pool,
                        uint32_t head_dim, uint32_t items_most, uint32_t processors,
                        cudaStream_t stream, bt_err *err);
@@ -87,20 +86,34 @@ __device__ inline uint32_t prefill_pack(float low, float high)
     return *(uint32_t *)&pair;
 }
 
-/* The two codes in the low half of a word as two bf16: both kinds are exact. */
-template <bt_dtype POOL> __device__ uint32_t prefill_decode_2(uint32_t codes)
+__device__ inline __nv_bfloat162 prefill_pair(uint32_t bits)
 {
-    if (POOL == BT_DTYPE_INT8)
-        return prefill_pack((float)(int8_t)(codes & 0xff), (float)(int8_t)(codes >> 8 & 0xff));
-    __half2 pair =
-        (__half2)__nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)(codes & 0xffff), __NV_E4M3);
-    return prefill_pack(__low2float(pair), __high2float(pair));
+    return *(__nv_bfloat162 *)&bits;
+}
+
+/* Two of the four codes of a word as two bf16, which is exact; no conversion instructions, since those share
+ * a unit with the exponentials. The NaN of e4m3 becomes 480.
+ * e4m3: its exponent and fraction, put where bf16 has them, are 2^120 times too small (subnormals too).
+ * int8: 0x4300 is 128 in bf16, and the last place 1: (128 + low 7 bits) - (128, or 256 if negative). */
+template <bt_dtype POOL, bool HIGH> __device__ uint32_t prefill_decode_2(uint32_t codes)
+{
+    __nv_bfloat162 pair;
+    if (POOL == BT_DTYPE_INT8) {
+        uint32_t y = __byte_perm(codes, 0, HIGH ? 0x4342 : 0x4140);
+        pair = __hsub2(prefill_pair((y & 0x007f007f) | 0x43004300),
+                       prefill_pair((y & 0x00800080) | 0x43004300));
+    } else {
+        uint32_t y = __byte_perm(codes, 0, HIGH ? 0x3424 : 0x1404);
+        pair = __hmul2(prefill_pair((y >> 4 & 0x07f007f0) | (y & 0x80008000)),
+                       prefill_pair(0x7b807b80));
+    }
+    return *(uint32_t *)&pair;
 }
 
 template <bt_dtype POOL> __device__ uint4 prefill_decode_8(uint32_t first, uint32_t second)
 {
-    return make_uint4(prefill_decode_2<POOL>(first), prefill_decode_2<POOL>(first >> 16),
-                      prefill_decode_2<POOL>(second), prefill_decode_2<POOL>(second >> 16));
+    return make_uint4(prefill_decode_2<POOL, false>(first), prefill_decode_2<POOL, true>(first),
+                      prefill_decode_2<POOL, false>(second), prefill_decode_2<POOL, true>(second));
 }
 
 /* Four lanes (a quad) hold four words each; afterwards lane i holds word i of every lane. */

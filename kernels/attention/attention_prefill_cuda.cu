@@ -9,8 +9,7 @@
  * FLOPS   4 * head_dim * q_heads * sum over queries of the tokens they see.
  * BYTES   q and out once; K and V of a sequence once for every tile of it, mostly from L2.
  * FIGURES H100 SXM, 2026-11-24, `gpu-check --only attention_prefill --bench`, blocks of 32, 32 query and 8
- *         KV heads of 128: bf16 1 x 2048 224 TFLOP/s, 1 x 8192 259; fp8 and int8 1 x 8192 200; head_dim
- *         96 bf16 267. */
+ *         KV heads of 128, bf16: 1 x 2048 222 TFLOP/s, 1 x 8192 260; head_dim 96 268. */
 #include "kernels/attention/attention_prefill.cuh"
 
 #include <assert.h>

@@ -10,11 +10,13 @@
  * Scale is 1/sqrt(head_dim). q_heads is a multiple of the pool's kv_heads; heads that share a KV head
  * are neighbours. block_tokens is 16, 32 or 64.
  *
- * VALUES  Scores and sums in f32; weights are rounded to bf16 before they meet V; codes of fp8 and int8
- *         are exact in bf16, and their scales are applied to scores and weights. A row's result does not
- *         depend on the other rows, nor on where in a tile it lies, but for the running maximum's step:
- *         tiles of KV are counted from token 0. Rows of the pool at and after the end of a sequence, and
- *         before the window of a tile's first row, are not used even multiplied by 0.
+ * VALUES  Scores and sums in f32; weights are rounded to bf16 before they meet V. Codes of fp8 and int8 are
+ *         exact in bf16, but that a NaN of e4m3 counts as 480; scales are applied to scores and weights in
+ *         f32. Tiles of KV are counted from token 0, so a row's result depends on its query, its position
+ *         and the stored KV, not on count, block size or what else is in the batch. Rows of the pool at
+ *         and after the end of a sequence, and before the window of a tile's first row, are not used even
+ *         multiplied by 0; other tokens that a row does not see are, so a NaN in V of a later token of the
+ *         same chunk reaches the rows of its tile.
  * ARCH    arch is bt_cuda_arch(), or less to keep away from what that architecture alone has: 80 takes the
  *         mma.sync kernel everywhere. */
 #ifndef BT_KERNELS_ATTENTION_ATTENTION_PREFILL_CUDA_H

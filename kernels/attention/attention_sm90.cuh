@@ -1,16 +1,17 @@
 /* attention_sm90.cuh - the Hopper instructions that the wgmma attention uses, one function each.
  *
- * Shared memory of every operand is in the 128-byte swizzle: rows of 64 bf16 (128 bytes), the 16-byte
- * word w of row r at word w ^ (r % 8); a matrix wider than 64 is several such columns of rows, one after
- * another. Columns begin at multiples of 1024 bytes.
- *   Q and K, multiplied along the row ("K-major"): groups of 8 rows are 1024 bytes apart; 16 more along
- *     the row are 32 bytes further.
- *   V, multiplied down the column ("MN-major"): the next 64 of the row are one column further (leading
- *     offset), the next 8 rows 1024 bytes (stride offset); 16 more rows are 2048 bytes further. */
+ * Shared memory of every operand is in the 128-byte swizzle: squares of 8 rows of 64 bf16 (128 bytes), at
+ * multiples of 1024 bytes, with the 16-byte word w of row r at word w ^ (r % 8).
+ *   Q and K, multiplied along the row ("K-major"): the stride offset leads to the square of the next 8
+ *     rows; 16 more along the row are 32 bytes further, then in the next square.
+ *   V, multiplied down the column ("MN-major"): the leading offset leads to the square of the next 64 of
+ *     the row, the stride offset to that of the next 8 rows. */
 #ifndef BT_KERNELS_ATTENTION_ATTENTION_SM90_CUH
 #define BT_KERNELS_ATTENTION_ATTENTION_SM90_CUH
 
 #include <stdint.h>
+
+#include <cuda_fp16.h>
 
 namespace sm90
 {
@@ -80,13 +81,22 @@ __device__ inline void turn_give(uint32_t id)
 }
 
 /* ---- copies ---- */
-__device__ inline void copy_box(uint32_t to, const void *map, int32_t column, int32_t row,
+__device__ inline void copy_box(uint32_t to, const void *map, int a, int b, int c, int d,
                                 uint32_t barrier)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-                 "l"(map), "r"(column), "r"(row), "r"(barrier)
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to),
+                 "l"(map), "r"(a), "r"(b), "r"(c), "r"(d), "r"(barrier)
                  : "memory");
+}
+
+__device__ inline void copy_bulk(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier)
+{
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
 }
 
 __device__ inline void copy_16(uint32_t to, const void *from, bool exists)
@@ -96,31 +106,24 @@ __device__ inline void copy_16(uint32_t to, const void *from, bool exists)
                  : "memory");
 }
 
-__device__ inline void copies_commit()
+/* For all that this thread began. */
+__device__ inline void copies_wait()
 {
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-template <int LEFT> __device__ inline void copies_wait()
+__device__ inline uint2 load_8(uint32_t from)
 {
-    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
-}
-
-__device__ inline uint4 load_16(uint32_t from)
-{
-    uint4 x;
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                 : "r"(from)
-                 : "memory");
+    uint2 x;
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(x.x), "=r"(x.y) : "r"(from) : "memory");
     return x;
 }
 
-__device__ inline float2 load_8(uint32_t from)
+__device__ inline float load_half(uint32_t from)
 {
-    float2 x;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from) : "memory");
-    return x;
+    uint16_t x;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(x) : "r"(from) : "memory");
+    return __half2float(__ushort_as_half(x));
 }
 
 __device__ inline void store_16(uint32_t to, uint4 x)
