@@ -6,19 +6,29 @@
  *   attention_decode_tile.cuh    fragments out of rows of codes
  *   attention_decode_ring.cuh    barriers and copies
  *
- * SHAPE   A persistent grid, one or two blocks for each multiprocessor, of 4 warps that compute and one
- *         that copies tiles of 64 tokens, K and V of one KV head, some 60 to 200 KB ahead of them. What
- *         a block computes at the ends of items hides behind these copies.
+ * SHAPE   A persistent grid, one to three blocks for each multiprocessor, of 4 warps that compute and one
+ *         that copies tiles of 64 tokens, K and V of one KV head, ahead of them: 200 KB in all on each
+ *         multiprocessor. What a block computes at the ends of items hides behind these copies.
  * BYTES   seqs * kv_heads * context * 2 * (head_dim * bytes of a code + 2 if scaled), and 2 * 4 * head_dim
  *         bytes written and read for each query head and split, which stay in the L2.
  * FLOPS   seqs * q_heads * context * 4 * head_dim; on the tensor cores 8 or 16 columns for each group.
  * FIGURES H100 SXM, 2026-11-24, gpu-check --only attention_decode; 32 query and 8 KV heads of 128, blocks of
- *         16 tokens, shuffled; 64 sequences of 4096 tokens, of 3,110 GB/s that a kernel can read:
- *             bf16   368.6 us, 2,913 GB/s, 93.6 %          fp8   200.9 us, 2,714 GB/s, 87.2 %
- *         one sequence of 32768 tokens: bf16 52.7 us (82 %), fp8 37.9 us (58 %).
- * TRIED   Splits of 256 tokens rather than 512: bf16 87.8 %, fp8 79.6 %: a split's end costs 1.5 us. Every
- *         blocks-th split rather than as they come: bf16 86.6 %, fp8 75.9 %. One block of threads for each
- *         multiprocessor with twice the stages: bf16 93.0 %, fp8 72.1 %. */
+ *         16 tokens, shuffled; percent of the 3,142 GB/s that reading reaches.
+ *             sequences x tokens      bf16 pool            fp8 pool
+ *             64 x 4096               370 us, 92.3 %       202 us, 86.1 %
+ *             256 x 32768             11.5 ms, 95.2 %      6.05 ms, 91.7 %
+ *             16 x 4096               102 us, 83.6 %       61 us, 71.1 %
+ *             1 x 32768               52 us, 82.3 %        32 us, 67.2 %
+ *             1 x 1024                10.1 us              10.2 us
+ *         A launch takes some 7 us besides the bytes: lengths, table and first tile one after the other at
+ *         its start, at its end the count of splits and their sums.
+ * TRIED   Splits of 256 tokens rather than 512: bf16 88.0 %, fp8 79.5 % (but one sequence of 1024 tokens in
+ *         8.3 us, and of 128 tokens in 7.7 us); of 1024 tokens: 93.6 and 86.7 %, one sequence slower.
+ *         Every blocks-th split rather than as they come: bf16 89.7 %, fp8 81.1 %: multiprocessors differ
+ *         in speed. One block for each multiprocessor with twice the stages: fp8 81.4 %. Copies without
+ *         evict_first: 4 to 5 % slower. 16 tokens of every tile
+ *         for each warp rather than 32 of every second: a fifth more instructions, the same time. Counts of
+ *         splits put off until the next split is done, so that no warp waits for their fence: no gain. */
 extern "C" {
 #include "kernels/attention/attention_decode_cuda.h"
 
@@ -114,7 +124,8 @@ extern "C" bt_status bt_attention_decode_cuda_plan(const bt_kv_shape *shape, uin
     if (!kernel)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "decode attention: no kernel for %s of head_dim %u",
                        bt_dtype_name(shape->dtype), shape->head_dim);
-    if (context_max == 0 || context_max > BT_CONTEXT_TOKENS_MAX || seqs_max == 0)
+    if (context_max == 0 || context_max > BT_CONTEXT_TOKENS_MAX || seqs_max == 0 ||
+        seqs_max > BT_ATTENTION_DECODE_SEQS_MAX)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "decode attention: %u sequences of up to %u tokens",
                        seqs_max, context_max);
     plan.shape = *shape;
@@ -142,14 +153,15 @@ extern "C" bt_status bt_attention_decode_cuda_plan(const bt_kv_shape *shape, uin
         error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks_per_sm, kernel,
                                                               DECODE_THREADS, 16384);
     if (error) return bt_cuda_status(error, "decode attention", err);
-    /* Two blocks, if the registers allow it and each has enough stages to copy ahead. */
-    plan.stages = bt_attention_decode_cuda_stages(&plan, 2);
-    bool two = blocks_per_sm >= 2 && plan.stages >= 3;
-    if (!two) plan.stages = bt_attention_decode_cuda_stages(&plan, 1);
+    /* As many blocks as the registers have room for, if each has enough stages to copy ahead. */
+    while (blocks_per_sm > 1 && bt_attention_decode_cuda_stages(&plan, (uint32_t)blocks_per_sm) < 3)
+        blocks_per_sm--;
+    if (blocks_per_sm > 0)
+        plan.stages = bt_attention_decode_cuda_stages(&plan, (uint32_t)blocks_per_sm);
     if (plan.stages < 2)
         return BT_FAIL(err, BT_ERR_ARGUMENT, "decode attention: %u sequences are too many",
                        seqs_max);
-    plan.blocks = (uint32_t)sms * (two ? 2 : 1);
+    plan.blocks = (uint32_t)(sms * blocks_per_sm);
     plan.dynamic = true;
     *ret_plan = plan;
     return BT_OK;
@@ -181,6 +193,7 @@ extern "C" bt_status bt_attention_decode_cuda(const bt_attention_decode_cuda_arg
     p.seqs = op->seqs;
     p.blocks_max = op->blocks_max;
     p.kv_heads = shape->kv_heads;
+    p.kv_heads_inverse = (((uint64_t)1 << 32) + p.kv_heads - 1) / p.kv_heads;
     p.group = plan->q_heads / shape->kv_heads;
     p.q_stride = op->q_stride;
     p.o_stride = op->o_stride;

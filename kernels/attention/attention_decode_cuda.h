@@ -30,6 +30,7 @@
 
 #define BT_ATTENTION_DECODE_GROUP_MAX 16u
 #define BT_ATTENTION_DECODE_SPLITS_MAX 64u
+#define BT_ATTENTION_DECODE_SEQS_MAX 1024u
 
 typedef struct {
     bt_kv_shape shape;

@@ -1,6 +1,7 @@
 /* attention_decode_kernel.cuh - the warps that compute, and what becomes of their results.
  *
- * Each of the four warps takes 16 tokens of every tile and keeps its own maximum, sum and output. They
+ * Two of the four warps take every second tile of an item, 32 tokens each, and each warp keeps its own
+ * maximum, sum and output: with two fragments of tokens at once one waits less for either. The warps
  * meet at the end of an item, over shared memory, warp after warp; the results of several splits meet
  * in global memory, split after split, in the block of threads that finishes the last of them. */
 #ifndef BT_KERNELS_ATTENTION_ATTENTION_DECODE_KERNEL_CUH
@@ -18,6 +19,7 @@ template <class POOL, int D, int NT> struct decode_warp {
     static constexpr int ROW_BYTES = D * POOL::CODE_BYTES;
     static constexpr uint32_t CODES = PIECE_TOKENS * ROW_BYTES, PITCH = CODES + PIECE_GAP;
     static constexpr int STEPS = D / 16;
+    static constexpr int MT = 2; /* fragments of 16 tokens */
     static constexpr int K_WORDS = ROW_BYTES / 16,
                          V_WORDS = ROW_BYTES / 32; /* of a row, in a lane */
     static constexpr float UNIT = 4096; /* of f16 weights: small ones stay normal numbers */
@@ -25,16 +27,20 @@ template <class POOL, int D, int NT> struct decode_warp {
     float out[NT][STEPS][4];
     uint32_t query[NT][STEPS][2];
     float peak[NT][2], sum[NT][2], factor[NT][2]; /* of heads 2t and 2t + 1 */
-    float range; /* a power of two near the largest scale of V so far */
+    float range;       /* a power of two near the largest scale of V so far */
+    tile_note pending; /* of the split counted last; splits is 0 if there is none */
+    uint32_t turn;     /* the warp that counts next */
 
     BT_DEVICE void begin(const decode_params &p, uint32_t queries);
     BT_DEVICE void take(const tile_note &note, uint32_t stage);
-    BT_DEVICE void scores(uint32_t stage, float (*ret_c)[4]);
-    BT_DEVICE void weigh(const tile_note &note, uint32_t stage, float (*c)[4],
-                         uint32_t (*ret_weights)[2]);
-    BT_DEVICE void add_values(const tile_note &note, uint32_t stage, const uint32_t (*weights)[2]);
+    BT_DEVICE void scores(uint32_t stage, uint32_t quarter, float (*ret_c)[4]);
+    BT_DEVICE void weigh(const tile_note &note, uint32_t stage, float (*c)[NT][4],
+                         uint32_t (*ret_weights)[NT][2]);
+    BT_DEVICE void add_values(const tile_note &note, uint32_t stage, uint32_t quarter,
+                              const uint32_t (*weights)[2]);
     BT_DEVICE void finish(const decode_params &p, const tile_note &note, uint8_t *shared,
                           const decode_shared &at);
+    BT_DEVICE void join_pending(const decode_params &p, uint8_t *shared, const decode_shared &at);
 };
 
 /* The queries as fragments, in the order of d in which K's rows are read; heads beyond the group are
@@ -87,12 +93,12 @@ BT_DEVICE void decode_warp<POOL, D, NT>::begin(const decode_params &p, uint32_t 
     range = 0x1p-24f;
 }
 
-/* c[n]: (upper token, heads 2t, 2t + 1), (lower token, the same), before any scale. */
+/* Of a quarter of the tile, c[n]: (upper token, heads 2t, 2t + 1), (lower token, the same), before any scale. */
 template <class POOL, int D, int NT>
-BT_DEVICE void decode_warp<POOL, D, NT>::scores(uint32_t stage, float (*c)[4])
+BT_DEVICE void decode_warp<POOL, D, NT>::scores(uint32_t stage, uint32_t quarter, float (*c)[4])
 {
-    uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    uint32_t row = stage + row_piece(g) * PITCH + row_in_piece(warp, g, 0) * ROW_BYTES;
+    uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    uint32_t row = stage + row_piece(g) * PITCH + row_in_piece(quarter, g, 0) * ROW_BYTES;
     uint32_t upper[K_WORDS], lower[K_WORDS];
     row_load<K_WORDS * 4, 4>(row, t, upper);
     row_load<K_WORDS * 4, 4>(row + 2 * ROW_BYTES, t, lower);
@@ -127,48 +133,63 @@ BT_DEVICE void decode_warp<POOL, D, NT>::scores(uint32_t stage, float (*c)[4])
         for (int i = 0; i < 4; i++) c[n][i] += odd[n][i];
 }
 
-/* Scores to weights, as the fragments of the second product; corrects what was summed so far. */
+/* Scores to weights, as the fragments of the second product; corrects what was summed so far. Index i
+ * of what follows is token upper or lower of fragment i / 2. */
 template <class POOL, int D, int NT>
-BT_DEVICE void decode_warp<POOL, D, NT>::weigh(const tile_note &note, uint32_t stage, float (*c)[4],
-                                               uint32_t (*ret_weights)[2])
+BT_DEVICE void decode_warp<POOL, D, NT>::weigh(const tile_note &note, uint32_t stage,
+                                               float (*c)[NT][4], uint32_t (*ret_weights)[NT][2])
 {
-    uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
-    uint32_t piece = row_piece(g), row = row_in_piece(warp, g, 0);
-    uint32_t upper = (note.token & ~NOTE_FLAGS) + piece * PIECE_TOKENS + row, lower = upper + 2;
-    bool sees_upper = upper >= note.from && upper < note.to;
-    bool sees_lower = lower >= note.from && lower < note.to;
-    float k_upper = 1, k_lower = 1, v_upper = 1, v_lower = 1, growth = 1;
+    uint32_t half = threadIdx.x / 32 % 2, g = threadIdx.x % 32 / 4;
+    uint32_t piece = row_piece(g), row = row_in_piece(2 * half, g, 0); /* then every second */
+    uint32_t first = (note.token & ~NOTE_FLAGS) + piece * PIECE_TOKENS + row;
+    bool sees[2 * MT];
+    float k[2 * MT], v[2 * MT], growth = 1;
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        sees[i] = first + 2 * i >= note.from && first + 2 * i < note.to;
+        k[i] = v[i] = 1;
+    }
     if constexpr (POOL::SCALED) {
         uint32_t scales = stage + piece * PITCH + CODES + row * 2;
-        k_upper = load_scale(scales);
-        k_lower = load_scale(scales + 4);
-        v_upper = sees_upper ? load_scale(scales + PIECES * PITCH) : 0;
-        v_lower = sees_lower ? load_scale(scales + PIECES * PITCH + 4) : 0;
+        float most = 0;
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++) {
+            k[i] = load_scale(scales + 4 * i);
+            v[i] = load_scale(scales + PIECES * PITCH + 4 * i);
+            v[i] = sees[i] ? v[i] : 0;
+            most = fmaxf(most, v[i]);
+        }
         float old = range;
-        range = fmaxf(range, power_below(highest_of_tokens(fmaxf(v_upper, v_lower))));
+        range = fmaxf(range, power_below(highest_of_tokens(most)));
         float inverse = inverse_power(range);
         growth = old * inverse;
-        v_upper *= UNIT * inverse;
-        v_lower *= UNIT * inverse;
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++) v[i] *= UNIT * inverse;
     }
 #pragma unroll
     for (int n = 0; n < NT; n++) {
-        float w[4], correction[2];
+        float w[2 * MT][2], correction[2];
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-            float up = sees_upper ? c[n][j] * k_upper * factor[n][j] : -INFINITY;
-            float low = sees_lower ? c[n][j + 2] * k_lower * factor[n][j] : -INFINITY;
-            float most = fmaxf(peak[n][j], highest_of_tokens(fmaxf(up, low)));
+            float most = -INFINITY, added = 0;
+#pragma unroll
+            for (int i = 0; i < 2 * MT; i++) {
+                float score = c[i / 2][n][i % 2 * 2 + j] * (k[i] * factor[n][j]);
+                w[i][j] = sees[i] ? score : -INFINITY;
+                most = fmaxf(most, w[i][j]);
+            }
+            most = fmaxf(peak[n][j], highest_of_tokens(most));
             float from = most == -INFINITY ? 0 : most;
             correction[j] = exp2_fast(peak[n][j] - from);
             peak[n][j] = most;
-            w[j] = exp2_fast(up - from);
-            w[j + 2] = exp2_fast(low - from);
-            sum[n][j] = sum[n][j] * correction[j] + (w[j] + w[j + 2]);
+#pragma unroll
+            for (int i = 0; i < 2 * MT; i++) added += w[i][j] = exp2_fast(w[i][j] - from);
+            sum[n][j] = sum[n][j] * correction[j] + added;
             correction[j] *= growth;
         }
-        ret_weights[n][0] = turned(POOL::pack(w[0] * v_upper, w[1] * v_upper));
-        ret_weights[n][1] = turned(POOL::pack(w[2] * v_lower, w[3] * v_lower));
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++)
+            ret_weights[i / 2][n][i % 2] = turned(POOL::pack(w[i][0] * v[i], w[i][1] * v[i]));
 #pragma unroll
         for (int i = 0; i < STEPS * 4; i++) out[n][i / 4][i % 4] *= correction[i % 2];
     }
@@ -177,21 +198,24 @@ BT_DEVICE void decode_warp<POOL, D, NT>::weigh(const tile_note &note, uint32_t s
 /* The rows of V that this lane reads are tokens 2t and 2t + 1 of the weights' upper and lower half. */
 template <class POOL, int D, int NT>
 BT_DEVICE void decode_warp<POOL, D, NT>::add_values(const tile_note &note, uint32_t stage,
-                                                    const uint32_t (*weights)[2])
+                                                    uint32_t quarter, const uint32_t (*weights)[2])
 {
-    uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    uint32_t first = note.token & ~NOTE_FLAGS, row = row_in_piece(warp, 2 * t, 0);
-    bool whole = first >= note.from && first + TILE_TOKENS <= note.to;
+    uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    uint32_t first = note.token & ~NOTE_FLAGS, row = row_in_piece(quarter, 2 * t, 0);
     uint32_t v[4][V_WORDS]; /* even upper, odd upper, even lower, odd lower */
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        uint32_t piece = row_piece(2 * t + i % 2), in_piece = row + i / 2 * 2;
-        row_load<V_WORDS * 4, 8>(stage + (PIECES + piece) * PITCH + in_piece * ROW_BYTES, g, v[i]);
-        uint32_t token = first + piece * PIECE_TOKENS + in_piece;
-        if (!whole &&
-            (token < note.from || token >= note.to)) /* it may be NaN: 0 times it is too */
+        uint32_t place = row_piece(2 * t + i % 2) * PITCH + (row + i / 2 * 2) * ROW_BYTES;
+        row_load<V_WORDS * 4, 8>(stage + PIECES * PITCH + place, g, v[i]);
+    }
+    if (first < note.from || first + TILE_TOKENS > note.to) {
 #pragma unroll
-            for (int k = 0; k < V_WORDS; k++) v[i][k] = 0;
+        for (int i = 0; i < 4; i++) {
+            uint32_t token = first + row_piece(2 * t + i % 2) * PIECE_TOKENS + row + i / 2 * 2;
+            if (token >= note.from && token < note.to) continue;
+#pragma unroll
+            for (int k = 0; k < V_WORDS; k++) v[i][k] = 0; /* NaN perhaps, and so 0 times it */
+        }
     }
 #pragma unroll
     for (int k = 0; k < V_WORDS; k++) {
@@ -221,11 +245,14 @@ BT_DEVICE void decode_warp<POOL, D, NT>::add_values(const tile_note &note, uint3
 template <class POOL, int D, int NT>
 BT_DEVICE void decode_warp<POOL, D, NT>::take(const tile_note &note, uint32_t stage)
 {
-    float c[NT][4];
-    uint32_t weights[NT][2];
-    scores(stage, c);
+    uint32_t quarter = threadIdx.x / 32 % 2 * MT;
+    float c[MT][NT][4];
+    uint32_t weights[MT][NT][2];
+#pragma unroll
+    for (int m = 0; m < MT; m++) scores(stage, quarter + m, c[m]);
     weigh(note, stage, c, weights);
-    add_values(note, stage, weights);
+#pragma unroll
+    for (int m = 0; m < MT; m++) add_values(note, stage, quarter + m, weights[m]);
 }
 
 /* Two elements of the output of one head: written as they are, or as those of a split. */
@@ -236,48 +263,52 @@ BT_DEVICE void store_out(const decode_params &p, uint32_t seq, size_t at, float2
 }
 
 /* All splits of (sequence, head), in order: after the last of them is written. */
-template <int D> BT_DEVICE void join_splits(const decode_params &p, const tile_note &note)
+template <int D, uint32_t AT_ONCE>
+BT_DEVICE void join_splits(const decode_params &p, const tile_note &note)
 {
-    constexpr uint32_t AT_ONCE = 8;
     size_t first = note.item - (size_t)note.split * p.kv_heads;
-    for (uint32_t i = threadIdx.x; i < p.group * D / 2; i += DECODE_WARPS * 32) {
-        uint32_t head = i / (D / 2), d = i % (D / 2) * 2;
-        float peak = -INFINITY, total = 0;
+    size_t stride = (size_t)p.kv_heads * p.group; /* of splits */
+    for (uint32_t i = threadIdx.x; i < p.group * D / 4; i += DECODE_WARPS * 32) {
+        uint32_t head = i / (D / 4), d = i % (D / 4) * 4;
         const float2 *weights = p.weights + first * p.group + head;
-        size_t stride = (size_t)p.kv_heads * p.group;
-#pragma unroll 8
-        for (uint32_t s = 0; s < note.splits; s++)
-            peak = fmaxf(peak, __ldcg(&weights[s * stride].x));
-        float2 out = {0, 0};
         const float *sums = p.sums + (first * p.group + head) * D + d;
+        float peak = -INFINITY, total = 0, out[4] = {0, 0, 0, 0};
         for (uint32_t s = 0; s < note.splits; s += AT_ONCE) {
-            float2 part[AT_ONCE], weight[AT_ONCE];
+            float4 part[AT_ONCE];
+            float2 weight[AT_ONCE];
 #pragma unroll
             for (uint32_t k = 0; k < AT_ONCE; k++) {
                 bool real = s + k < note.splits;
                 weight[k] = real ? __ldcg(&weights[(s + k) * stride]) : make_float2(-INFINITY, 0);
-                part[k] = real ? __ldcg((const float2 *)(sums + (s + k) * stride * D))
-                               : make_float2(0, 0);
+                part[k] = real ? __ldcg((const float4 *)(sums + (s + k) * stride * D))
+                               : make_float4(0, 0, 0, 0);
             }
+            float before = peak;
+#pragma unroll
+            for (uint32_t k = 0; k < AT_ONCE; k++) peak = fmaxf(peak, weight[k].x);
+            float correction = exp2_fast(before - peak);
+            total *= correction;
+            for (int j = 0; j < 4; j++) out[j] *= correction;
 #pragma unroll
             for (uint32_t k = 0; k < AT_ONCE; k++) {
                 float f = exp2_fast(weight[k].x - peak);
                 total += weight[k].y * f;
-                out.x += part[k].x * f;
-                out.y += part[k].y * f;
+                out[0] += part[k].x * f, out[1] += part[k].y * f;
+                out[2] += part[k].z * f, out[3] += part[k].w * f;
             }
         }
         float inverse = 1 / total;
-        store_out(p, note.seq, ((size_t)note.head * p.group + head) * D + d,
-                  {out.x * inverse, out.y * inverse});
+        size_t at = ((size_t)note.head * p.group + head) * D + d;
+        store_out(p, note.seq, at, {out[0] * inverse, out[1] * inverse});
+        store_out(p, note.seq, at + 2, {out[2] * inverse, out[3] * inverse});
     }
 }
 
 /* Counts a split as done, with all that the warps that met here wrote for it; whether it was the last,
  * so that all the others' can be read by those who meet next. */
-BT_DEVICE bool arrive_last(uint32_t *arrived, const tile_note &note)
+BT_DEVICE bool arrive_last(const decode_params &p, const tile_note &note)
 {
-    uint32_t before;
+    uint32_t before, *arrived = &p.arrived[note.seq * p.kv_heads + note.head];
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
                  : "=r"(before)
                  : "l"(arrived)
@@ -287,16 +318,50 @@ BT_DEVICE bool arrive_last(uint32_t *arrived, const tile_note &note)
     return true;
 }
 
-/* The four warps' results to one; then to the output, or to where the splits meet. */
+/* Heads of one fragment, of all four warps, summed: to the output, or to where the splits meet. */
+template <int D>
+BT_DEVICE void sum_warps(const decode_params &p, const tile_note &note, const float *meeting,
+                         const float2 *peaks, uint32_t first_head)
+{
+    uint32_t heads = min(DECODE_COLUMNS, p.group - first_head);
+    for (uint32_t i = threadIdx.x; i < heads * D / 2; i += DECODE_WARPS * 32) {
+        uint32_t head = i / (D / 2), d = i % (D / 2) * 2, row = head / 2 + head % 2 * 4;
+        float most = -INFINITY, total = 0;
+#pragma unroll
+        for (uint32_t w = 0; w < DECODE_WARPS; w++)
+            most = fmaxf(most, peaks[w * DECODE_COLUMNS + head].x);
+        float2 value = {0, 0};
+#pragma unroll
+        for (uint32_t w = 0; w < DECODE_WARPS; w++) {
+            float2 weight = peaks[w * DECODE_COLUMNS + head];
+            const float *part = &meeting[(w * DECODE_COLUMNS + row) * decode_pitch(D) + d];
+            float f = exp2_fast(weight.x - most);
+            total += weight.y * f;
+            value.x += part[0] * f;
+            value.y += part[1] * f;
+        }
+        if (note.splits == 1) {
+            float inverse = 1 / total;
+            store_out(p, note.seq, ((size_t)note.head * p.group + first_head + head) * D + d,
+                      {value.x * inverse, value.y * inverse});
+        } else {
+            size_t slot = (size_t)note.item * p.group + first_head + head;
+            __stcg((float2 *)(p.sums + slot * D + d), value);
+            if (d == 0) __stcg(&p.weights[slot], make_float2(most, total));
+        }
+    }
+}
+
+/* The four warps' results to one. Whether a split was the last of its sequence is not waited for: the
+ * atomic takes as long as a tile, so it is looked at when the warps meet next. One warp after another
+ * counts, since the fence before it holds its warp up. */
 template <class POOL, int D, int NT>
 BT_DEVICE void decode_warp<POOL, D, NT>::finish(const decode_params &p, const tile_note &note,
                                                 uint8_t *shared, const decode_shared &at)
 {
-    constexpr uint32_t PITCH_OUT = decode_pitch(D);
     uint32_t warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     float *meeting = (float *)(shared + at.meeting);
     float2 *peaks = (float2 *)(shared + at.peaks);
-    uint32_t *last = (uint32_t *)(shared + at.last);
     float unit = POOL::SCALED ? range * (POOL::WORTH / UNIT) : 1;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
@@ -311,45 +376,28 @@ BT_DEVICE void decode_warp<POOL, D, NT>::finish(const decode_params &p, const ti
             uint32_t d = row_byte<V_WORDS * 4, 8>(g, 2 * i * POOL::CODE_BYTES) / POOL::CODE_BYTES;
 #pragma unroll
             for (int j = 0; j < 2; j++)
-                *(float2 *)&meeting[(warp * DECODE_COLUMNS + t + 4 * j) * PITCH_OUT + d] =
+                *(float2 *)&meeting[(warp * DECODE_COLUMNS + t + 4 * j) * decode_pitch(D) + d] =
                     make_float2(out[n][i][j] * unit, out[n][i][j + 2] * unit);
         }
         meet();
-        uint32_t heads = min(DECODE_COLUMNS, p.group - n * DECODE_COLUMNS);
-        for (uint32_t i = threadIdx.x; i < heads * D / 2; i += DECODE_WARPS * 32) {
-            uint32_t head = i / (D / 2), d = i % (D / 2) * 2, row = head / 2 + head % 2 * 4;
-            float most = -INFINITY, total = 0;
-#pragma unroll
-            for (uint32_t w = 0; w < DECODE_WARPS; w++)
-                most = fmaxf(most, peaks[w * DECODE_COLUMNS + head].x);
-            float2 value = {0, 0};
-#pragma unroll
-            for (uint32_t w = 0; w < DECODE_WARPS; w++) {
-                float2 weight = peaks[w * DECODE_COLUMNS + head];
-                float2 part = *(float2 *)&meeting[(w * DECODE_COLUMNS + row) * PITCH_OUT + d];
-                float f = exp2_fast(weight.x - most);
-                total += weight.y * f;
-                value.x += part.x * f;
-                value.y += part.y * f;
-            }
-            uint32_t in_group = n * DECODE_COLUMNS + head;
-            if (note.splits == 1) {
-                float inverse = 1 / total;
-                store_out(p, note.seq, ((size_t)note.head * p.group + in_group) * D + d,
-                          {value.x * inverse, value.y * inverse});
-            } else {
-                size_t slot = (size_t)note.item * p.group + in_group;
-                __stcg((float2 *)(p.sums + slot * D + d), value);
-                if (d == 0) __stcg(&p.weights[slot], make_float2(most, total));
-            }
-        }
-        if (NT > 1 || note.splits == 1) meet(); /* before the area is written again */
+        if (n == 0) join_pending(p, shared, at);
+        sum_warps<D>(p, note, meeting, peaks, n * DECODE_COLUMNS);
+        meet(); /* before the area is written again, and after all is written that is counted next */
     }
     if (note.splits == 1) return;
-    meet();
-    if (threadIdx.x == 0) *last = arrive_last(&p.arrived[note.seq * p.kv_heads + note.head], note);
-    meet();
-    if (*last) join_splits<D>(p, note);
+    pending = note;
+    if (threadIdx.x == turn * 32) *(uint32_t *)(shared + at.last) = arrive_last(p, note);
+    turn = (turn + 1) % DECODE_WARPS;
+}
+
+/* After a meeting: what the last finish left open. */
+template <class POOL, int D, int NT>
+BT_DEVICE void decode_warp<POOL, D, NT>::join_pending(const decode_params &p, uint8_t *shared,
+                                                      const decode_shared &at)
+{
+    if (pending.splits > 1 && *(uint32_t *)(shared + at.last))
+        join_splits<D, (D == 128 && NT == 1 ? 16 : 8)>(p, pending);
+    pending.splits = 0;
 }
 
 template <class POOL, int D, int NT>
@@ -359,36 +407,53 @@ BT_DEVICE void compute_tiles(const decode_params &p, uint8_t *shared, const deco
     const tile_note *notes = (const tile_note *)(shared + at.notes);
     uint32_t base = shared_address(shared);
     warp_state state;
+    state.turn = state.pending.splits = 0;
+    uint32_t pair = threadIdx.x / 64, turn = 0; /* of pairs of warps */
     for (ring_place place = {0, 0};; place.step(p.stages)) {
         uint32_t full = base + at.barriers + place.stage * 16;
         uint32_t stage = base + place.stage * p.stage_bytes;
         barrier_wait(full, place.parity);
         tile_note note = notes[place.stage];
-        if (note.token & NOTE_END) return;
-        if (note.token & NOTE_FIRST) state.begin(p, stage + 2 * PIECES * warp_state::PITCH);
-        state.take(note, stage);
+        if (note.token & NOTE_END) break;
+        if (note.token & NOTE_FIRST) {
+            state.begin(p, stage + 2 * PIECES * warp_state::PITCH);
+            turn = 0;
+        }
+        if (turn++ % 2 == pair) state.take(note, stage);
         __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(full + 8);
         if (note.token & NOTE_LAST) state.finish(p, note, shared, at);
     }
+    meet();
+    state.join_pending(p, shared, at);
+}
+
+constexpr int decode_blocks_per_sm(int columns) /* head_dim * fragments */
+{
+    return columns <= 64 ? 3 : columns <= 128 ? 2 : 1;
 }
 
 template <class POOL, int D, int NT>
-__global__ void __launch_bounds__(DECODE_THREADS, D *NT <= 128 ? 2 : 1)
+__global__ void __launch_bounds__(DECODE_THREADS, decode_blocks_per_sm(D *NT))
     decode(const __grid_constant__ decode_params p)
 {
     extern __shared__ __align__(128) uint8_t shared[];
     decode_shared at = decode_shared_of(p.stages, p.stage_bytes, D, p.seqs);
-    if (threadIdx.x == 0) {
-        for (uint32_t i = 0; i < p.stages; i++) {
-            barrier_init(shared_address(shared) + at.barriers + i * 16, FULL_ARRIVALS);
-            barrier_init(shared_address(shared) + at.barriers + i * 16 + 8, DECODE_WARPS);
-        }
+    bool copies = threadIdx.x / 32 == DECODE_WARPS;
+    copy_items items = {(uint32_t *)(shared + at.starts), (uint32_t *)(shared + at.lengths),
+                        (uint32_t *)(shared + at.spans), 0, 0};
+    copy_chunk chunk;
+    if (copies) {
+        chunk = chunk_first(p, &items);
+    } else if (threadIdx.x < p.stages) {
+        uint32_t full = shared_address(shared) + at.barriers + threadIdx.x * 16;
+        barrier_init(full, FULL_ARRIVALS);
+        barrier_init(full + 8, DECODE_WARPS);
         barrier_fence();
     }
     __syncthreads();
-    if (threadIdx.x / 32 == DECODE_WARPS)
-        copy_tiles<D * POOL::CODE_BYTES, POOL::SCALED>(p, shared, at);
+    if (copies)
+        copy_tiles<D * POOL::CODE_BYTES, POOL::SCALED>(p, shared, at, items, chunk);
     else
         compute_tiles<POOL, D, NT>(p, shared, at);
 }

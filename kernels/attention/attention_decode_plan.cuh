@@ -16,7 +16,8 @@ struct decode_params {
     uint64_t block_bytes;
     uint32_t part_bytes, head_bytes, codes_bytes;
     uint32_t seqs, blocks_max, kv_heads, group, q_stride, o_stride, window;
-    uint32_t block_shift; /* log2(block_tokens) */
+    uint64_t kv_heads_inverse; /* 2^32 / kv_heads, rounded up */
+    uint32_t block_shift;      /* log2(block_tokens) */
     uint32_t stages, stage_bytes;
     uint32_t splits_wanted, split_tiles_min, split_tiles_max;
     uint32_t dynamic;
@@ -57,9 +58,10 @@ constexpr uint32_t NOTE_FIRST = 1, NOTE_LAST = 2, NOTE_END = 4, NOTE_FLAGS = 63;
  *   last     u32, 4 of them
  *   barriers [stages][2] u64: full, empty
  *   starts   [seqs + 1] u32: first (split, all heads) of each sequence
- *   lengths  [seqs] u32 */
+ *   lengths  [seqs] u32
+ *   spans    [seqs] u32: tiles of a split */
 struct decode_shared {
-    uint32_t notes, meeting, peaks, last, barriers, starts, lengths, bytes;
+    uint32_t notes, meeting, peaks, last, barriers, starts, lengths, spans, bytes;
 };
 
 __host__ __device__ inline decode_shared decode_shared_of(uint32_t stages, uint32_t stage_bytes,
@@ -73,30 +75,32 @@ __host__ __device__ inline decode_shared decode_shared_of(uint32_t stages, uint3
     s.barriers = s.last + 16;
     s.starts = s.barriers + stages * 16;
     s.lengths = s.starts + (seqs + 1) * 4;
-    s.bytes = s.lengths + seqs * 4;
+    s.spans = s.lengths + seqs * 4;
+    s.bytes = s.spans + seqs * 4;
     return s;
 }
 
-/* The tokens that the query of a sequence sees, and its splits. */
-struct decode_cut {
+/* The tokens that the query of a sequence sees; a tile is token / 64. */
+struct decode_range {
     uint32_t from, to;
-    uint32_t tile, tiles; /* first, and count; a tile is token / 64 */
-    uint32_t tiles_per_split, splits;
+    uint32_t tile, tiles; /* first, and count */
 };
 
-__host__ __device__ inline decode_cut decode_cut_of(const decode_params &p, uint32_t length)
+BT_DEVICE decode_range decode_range_of(const decode_params &p, uint32_t length)
 {
-    decode_cut c;
-    c.to = length;
-    c.from = p.window && length > p.window ? length - p.window : 0;
-    c.tile = c.from / TILE_TOKENS;
-    c.tiles = (length + TILE_TOKENS - 1) / TILE_TOKENS - c.tile;
-    uint32_t wanted = (c.tiles + p.splits_wanted - 1) / p.splits_wanted;
-    if (wanted < p.split_tiles_min) wanted = p.split_tiles_min;
-    if (wanted > p.split_tiles_max) wanted = p.split_tiles_max;
-    c.tiles_per_split = wanted;
-    c.splits = (c.tiles + wanted - 1) / wanted;
-    return c;
+    decode_range r;
+    r.to = length;
+    r.from = p.window && length > p.window ? length - p.window : 0;
+    r.tile = r.from / TILE_TOKENS;
+    r.tiles = (length + TILE_TOKENS - 1) / TILE_TOKENS - r.tile;
+    return r;
+}
+
+/* Tiles of one split, of a sequence of so many. */
+BT_DEVICE uint32_t decode_span_of(const decode_params &p, uint32_t tiles)
+{
+    uint32_t span = (tiles + p.splits_wanted - 1) / p.splits_wanted;
+    return min(max(span, p.split_tiles_min), p.split_tiles_max);
 }
 
 #endif
