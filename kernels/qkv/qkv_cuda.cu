@@ -8,12 +8,13 @@
  *         2) written, rope_dims * 4 of the table and 8 to 12 of positions and tables; width = (q_heads +
  *         2 kv_heads) * head_dim.
  * FIGURES H100 SXM, 2026-11-24, gpu-check --only qkv, 32 + 8 heads of 128, qkv bf16, blocks of 16, cold L2,
- *         the card copies 2,836 GB/s: rows 2048 2,577 GB/s into a bf16 pool, 2,441 into fp8; in a graph 1.2
- *         us for 1 row (fp8 1.5), 1.3 (1.5) for 16, 2.2 (2.3) for 64, 3.8 (4.4) for 256.
+ *         the card copies 2,843 GB/s: rows 2048 2,561 GB/s into a bf16 pool, 2,439 into fp8; in a graph 1.2
+ *         us for 1 row (fp8 1.4), 1.3 (1.4) for 16, 2.2 (2.3) for 64, 3.9 (4.1) for 256.
  * TRIED   U of 2 and 4 for few rows: 0.2 to 0.8 us more; U of 4 for 2048 rows: the same in bf16, a tenth
  *         slower in fp8. Blocks of 256: the same but a tenth slower in fp8 at 2048 rows; of 64: the same.
- *         Letting the next kernel start after the loads: 0.1 us more for 1 row, 0.2 less for 64, 0.5 more
- *         for 2048. Without overlapping launches: 0.5 us more up to 64 rows. */
+ *         Letting the next kernel start at the top: 0.3 us more for 256 rows of fp8; after the loads: 0.1
+ *         more for 1 row, 0.2 less for 64, 0.4 more for 2048. Without overlapping launches: 0.5 us more
+ *         up to 64 rows. */
 extern "C" {
 #include "kernels/qkv/qkv_cuda.h"
 }
@@ -170,7 +171,6 @@ __global__ void __launch_bounds__(THREADS)
     raw_eight<T> raw[U];
     raw_eight<__nv_bfloat16> raw_bias[U];
     eight table = {};
-    bt_start_next();
 #pragma unroll
     for (int u = 0; u < U; u++) {
         unsigned head = first + u * GROUPS;
@@ -206,6 +206,7 @@ __global__ void __launch_bounds__(THREADS)
         }
         if (at.turns && !is_v) turn(&x, table);
         float amax = to.scaled ? bt_lanes_max(amax_of(x), LANES) : 0;
+        if (u == U - 1) bt_start_next();
         if (!there) continue;
         if (head < op.q_heads) {
             __nv_bfloat16 *q = (__nv_bfloat16 *)op.q + ((size_t)row * op.q_heads + head) * head_dim;

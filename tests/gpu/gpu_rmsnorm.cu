@@ -2,6 +2,7 @@
 #include "tests/gpu/activation.h"
 
 extern "C" {
+#include "kernels/quantize/quantize_cuda.h"
 #include "kernels/rmsnorm/rmsnorm.h"
 #include "kernels/rmsnorm/rmsnorm_cuda.h"
 }
@@ -89,9 +90,41 @@ void check_pick(gpu *g)
     gpu_expect_true(g, "picked rows", same);
 }
 
+/* Launches that overlap (kernels/cuda_launch.cuh) still see all that those before them wrote: the sum of
+ * many in-place additions, and the codes of the last norm. */
+void check_chain(gpu *g)
+{
+    const uint32_t rows = 70, n = 4096, launches = 50;
+    std::vector<float> x = gpu_normals(g, rows * n, 1);
+    std::vector<uint16_t> delta = gpu_to_bf16(gpu_normals(g, rows * n, 1)),
+                          w = gpu_to_bf16(gpu_normals(g, n, 1));
+    bt_rmsnorm_cuda_args norm = {};
+    norm.x = gpu_upload(g, x), norm.x_dtype = BT_DTYPE_F32;
+    norm.delta = gpu_upload(g, delta), norm.w = gpu_upload(g, w);
+    norm.out = activation_alloc(g, BT_ACTIVATION_BF16, rows, n);
+    norm.rows = rows, norm.n = n, norm.eps = 1e-5f;
+    bt_quantize_cuda_args quantize = {
+        norm.out.y, activation_alloc(g, BT_ACTIVATION_FP8_TOKEN, rows, n), rows, n};
+    for (uint32_t i = 0; i < launches; i++) {
+        GPU_RUN(bt_rmsnorm_cuda(&norm, g->stream, &err));
+        GPU_RUN(bt_quantize_cuda(&quantize, g->stream, &err));
+    }
+    std::vector<uint8_t> codes = gpu_download<uint8_t>(g, quantize.out.y, rows * n);
+    std::vector<float> sum = gpu_download<float>(g, norm.x, rows * n);
+    std::vector<float> added = gpu_from_bf16(delta);
+    for (uint32_t i = 0; i < launches; i++)
+        for (size_t k = 0; k < x.size(); k++) x[k] += added[k];
+    gpu_expect_equal(g, "x after 50 overlapping launches", x.data(), sum.data(), x.size() * 4);
+    GPU_RUN(bt_quantize_cuda(&quantize, g->stream, &err));
+    gpu_expect_equal(g, "codes after 50 overlapping launches",
+                     gpu_download<uint8_t>(g, quantize.out.y, rows * n).data(), codes.data(),
+                     codes.size());
+}
+
 void check(gpu *g)
 {
     check_pick(g);
+    check_chain(g);
     for (bt_activation_kind kind : activation_kinds)
         for (bt_dtype dtype : {BT_DTYPE_F32, BT_DTYPE_BF16})
             for (uint32_t n : {8u, 64u, 1032u, 3584u, 4096u, 8192u, 16384u})
