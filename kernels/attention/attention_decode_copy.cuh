@@ -139,7 +139,6 @@ template <int ROW_BYTES, bool SCALED> struct copy_lane {
     const uint8_t *base; /* of the chunk's KV head, in block 0 */
     uint32_t to;         /* in a stage */
     uint32_t bytes, row_step;
-    uint32_t note; /* this lane's word of the tile's note */
 
     BT_DEVICE void begin(const decode_params &p)
     {
@@ -160,13 +159,6 @@ template <int ROW_BYTES, bool SCALED> struct copy_lane {
         if (lane == 16)
             base = (const uint8_t *)(p.q + (size_t)c.seq * p.q_stride +
                                      (size_t)c.head * p.group * HEAD_DIM);
-        note = lane == 0   ? c.seq
-               : lane == 1 ? c.head
-               : lane == 2 ? c.item
-               : lane == 3 ? c.split
-               : lane == 4 ? c.splits
-               : lane == 5 ? c.from
-                           : c.to;
     }
 
     BT_DEVICE ring_copy copy(const decode_params &p, const copy_chunk &c, uint32_t tile,
@@ -184,13 +176,13 @@ template <int ROW_BYTES, bool SCALED> struct copy_lane {
         }
         return copy;
     }
-
-    BT_DEVICE uint32_t note_word(const copy_chunk &c, uint32_t tile) const
-    {
-        uint32_t flags = (tile == c.first ? NOTE_FIRST : 0) | (tile + 1 == c.end ? NOTE_LAST : 0);
-        return threadIdx.x % 32 == 7 ? tile * TILE_TOKENS | flags : note;
-    }
 };
+
+BT_DEVICE tile_note note_of(const copy_chunk &c, uint32_t tile)
+{
+    uint32_t flags = (tile == c.first ? NOTE_FIRST : 0) | (tile + 1 == c.end ? NOTE_LAST : 0);
+    return {c.seq, c.head, c.item, c.split, c.splits, c.from, c.to, tile * TILE_TOKENS | flags};
+}
 
 /* The last block of threads to come here leaves the counters as they were. */
 BT_DEVICE void release_items(const decode_params &p)
@@ -205,9 +197,7 @@ BT_DEVICE void copy_tiles(const decode_params &p, uint8_t *shared, const decode_
                           copy_items items, copy_chunk c)
 {
     uint32_t lane = threadIdx.x % 32, base = shared_address(shared);
-    uint32_t *notes = (uint32_t *)(shared + at.notes);
-    constexpr uint32_t NOTE_WORDS = sizeof(tile_note) / 4;
-    static_assert(NOTE_WORDS == 8, "copy_lane has a word in each of 8 lanes");
+    tile_note *notes = (tile_note *)(shared + at.notes);
     copy_lane<ROW_BYTES, SCALED> own;
     own.begin(p);
     ring_place place = {0, 1};
@@ -219,14 +209,14 @@ BT_DEVICE void copy_tiles(const decode_params &p, uint8_t *shared, const decode_
             uint32_t full = base + at.barriers + place.stage * 16;
             ring_copy copy = own.copy(p, c, tile, base + place.stage * p.stage_bytes);
             barrier_wait(full + 8, place.parity);
-            if (lane < NOTE_WORDS) notes[place.stage * NOTE_WORDS + lane] = own.note_word(c, tile);
+            if (lane == 0) notes[place.stage] = note_of(c, tile);
             ring_fill(copy, full);
         }
         c = next;
     }
     uint32_t full = base + at.barriers + place.stage * 16;
     barrier_wait(full + 8, place.parity);
-    if (lane == 7) notes[place.stage * NOTE_WORDS + lane] = NOTE_END;
+    if (lane == 0) notes[place.stage].token = NOTE_END;
     ring_fill({NULL, 0, 0}, full);
     release_items(p);
 }

@@ -420,8 +420,7 @@ BT_DEVICE void compute_tiles(const decode_params &p, uint8_t *shared, const deco
             turn = 0;
         }
         if (turn++ % 2 == pair) state.take(note, stage);
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(full + 8);
+        barrier_arrive(full + 8); /* every lane for itself: racecheck credits only who arrives */
         if (note.token & NOTE_LAST) state.finish(p, note, shared, at);
     }
     meet();
@@ -448,7 +447,7 @@ __global__ void __launch_bounds__(DECODE_THREADS, decode_blocks_per_sm(D *NT))
     } else if (threadIdx.x < p.stages) {
         uint32_t full = shared_address(shared) + at.barriers + threadIdx.x * 16;
         barrier_init(full, FULL_ARRIVALS);
-        barrier_init(full + 8, DECODE_WARPS);
+        barrier_init(full + 8, DECODE_WARPS * 32);
         barrier_fence();
     }
     __syncthreads();

@@ -55,11 +55,10 @@ BT_DEVICE bool barrier_passed(uint32_t barrier, uint32_t parity)
     return passed;
 }
 
-/* All lanes of one warp; what they wrote before is seen by those who wait. */
+/* All lanes of one warp; what lane 0 wrote before is seen by those who wait. */
 BT_DEVICE void ring_fill(const ring_copy &copy, uint32_t barrier)
 {
     uint32_t bytes = __reduce_add_sync(~0u, copy.bytes);
-    __syncwarp();
     if (threadIdx.x % 32 == 0)
         asm volatile("{\n.reg .b64 state;\n"
                      "mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;\n}" ::"r"(barrier),
@@ -77,7 +76,7 @@ BT_DEVICE void ring_fill(const ring_copy &copy, uint32_t barrier)
 
 #else
 
-constexpr uint32_t FULL_ARRIVALS = 33; /* every lane's bytes, and what the lanes wrote */
+constexpr uint32_t FULL_ARRIVALS = 33; /* every lane's bytes, and what lane 0 wrote */
 
 BT_DEVICE void barrier_fence()
 {
@@ -108,7 +107,6 @@ BT_DEVICE void ring_fill(const ring_copy &copy, uint32_t barrier)
                          : "memory");
     }
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
-    __syncwarp();
     if (lane == 0) barrier_arrive(barrier);
 }
 
