@@ -80,6 +80,8 @@ template <int D, bool CODES> struct consumer {
     }
     __device__ __forceinline__ void release(uint32_t barrier)
     {
+        if (CODES)
+            __syncwarp(); /* every lane has read its scales; wgmma's own reads are the warp's as one */
         if (threadIdx.x % 32 == 0) sm90::arrive(barrier);
     }
     __device__ __forceinline__ void mask(float (&s)[N / 2], uint32_t begin)
