@@ -9,9 +9,10 @@
  *
  * FLOW    bt_lt_create; [bt_lt_load: what an earlier start measured]; bt_lt_prepare for each shape,
  *         which measures what the table does not hold; [bt_lt_save]; then bt_linear_lt in every step.
- * TUNING  For each bucket of m (linear_lt_cache.h) every algorithm that cuBLASLt proposes for it runs
- *         on random inputs that do not fit in the L2 together; those near the best run again, in turns.
- *         Needs device memory for the time of the call, a few times the largest product's operands.
+ * TUNING  For each bucket of m (linear_lt_cache.h) what cuBLASLt proposes for it and for products like it runs
+ *         on random inputs that do not fit in the L2 together; those near the best run again, in turns,
+ *         under sustained load. A quarter of a second for a bucket, so that a file is worth having. Needs
+ *         device memory for the time of the call, a few times the product's operands.
  * SCALES  Kind        w, x    scale of w                scale of x
  *         BF16        bf16    -                         -
  *         FP8_TENSOR  e4m3    one f32                   one f32

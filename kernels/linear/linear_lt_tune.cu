@@ -3,10 +3,10 @@
  * CANDIDATES  What cuBLASLt proposes for the product itself (8 at most, often 1) and for products like
  *             it, of other m, n, k and multiprocessors, and what was best for other m, as far as it
  *             takes those here too.
- * ROUNDS      All of them; the ROUND2 best; the ROUND3 best of those for 12 ms each. In turns and
- *             without a pause between two candidates: under load the clock sinks by a tenth and
- *             whoever comes first is favoured, or punished where it is first after a pause. Medians,
- *             because now and then a launch is late.
+ * ROUNDS      All of them; the ROUND2 best; the ROUND3 best of those, warmed up. In turns and without a
+ *             pause between two candidates: under load the clock sinks by a tenth and whoever comes
+ *             first is favoured, or punished where it is first after a pause. Medians, because now
+ *             and then a launch is late.
  * TRIED       Every cluster and custom option of the four best tiles, 170 candidates more for each
  *             product: as fast as what is proposed, within 1 %. Each candidate alone in a burst: the
  *             order of the candidates decided, by up to 10 %. */
@@ -27,9 +27,9 @@ extern "C" {
 namespace
 {
 
-constexpr int PROPOSED_MAX = 64, ROUND2 = 16, ROUND3 = 4, SETS_MAX = 16;
+constexpr int PROPOSED_MAX = 64, ROUND2 = 16, ROUND3 = 6, SETS_MAX = 16;
 constexpr size_t TURN_MAX = 64; /* candidates between two waits */
-constexpr float FAILED = 1e30f;
+constexpr float WARM_UP_US = 60000, FAILED = 1e30f;
 
 struct candidate {
     bt_lt_config config;
@@ -187,7 +187,7 @@ cublasStatus_t launch(tuner *t, const candidate *c)
 /* So many launches that they take about that long. */
 unsigned launches_for(float us, float each)
 {
-    return (unsigned)std::min(50.0f, std::max(1.0f, us / std::max(each, 1.0f)));
+    return (unsigned)std::min(20.0f, std::max(1.0f, us / std::max(each, 1.0f)));
 }
 
 /* Runs each of up to TURN_MAX candidates for about us microseconds, one after the other, and appends
@@ -252,17 +252,35 @@ void keep(std::vector<candidate> *all, size_t most, float within)
     all->erase(all->begin() + (ptrdiff_t)kept, all->end());
 }
 
+/* Serving runs where the power limit holds the clock down, which takes some time to set in and favours
+ * other algorithms than a burst does. Products that only read memory do not get there. */
+bt_status warm_up(tuner *t, const candidate *c, bt_err *err)
+{
+    if (c->us < 30) return BT_OK;
+    for (float us = 0; us < WARM_UP_US; us += c->us) launch(t, c);
+    return bt_cuda_status(cudaGetLastError(), "measuring a product", err);
+}
+
+/* Turns of some 300 us for each candidate, fewer where one launch takes longer. */
+unsigned turns_for(unsigned most, float us)
+{
+    return std::max(most / 3, std::min(most, (unsigned)(most * 300 / std::max(us, 300.0f))));
+}
+
 bt_status measure(tuner *t, std::vector<candidate> *all, bt_err *err)
 {
     /* The first launch of each loads its kernel; the second says how long it takes, roughly. */
     bt_status status = round_of(t, all, 1, 0, err);
     if (status == BT_OK) status = round_of(t, all, 1, 0, err);
-    keep(all, all->size(), 1.5f);
-    if (status == BT_OK) status = round_of(t, all, 3, 200, err);
+    keep(all, all->size(), 1.3f);
+    if (status == BT_OK) status = round_of(t, all, 2, 200, err);
     keep(all, ROUND2, 1.1f);
-    if (status == BT_OK) status = round_of(t, all, 5, 500, err);
-    keep(all, ROUND3, 1.03f);
-    if (status == BT_OK && all->size() > 1) status = round_of(t, all, 12, 1000, err);
+    if (status != BT_OK || all->size() < 2) return status;
+    status = round_of(t, all, turns_for(6, (*all)[0].us), 300, err);
+    keep(all, ROUND3, 1.06f);
+    if (status != BT_OK || all->size() < 2) return status;
+    status = warm_up(t, &(*all)[0], err);
+    if (status == BT_OK) status = round_of(t, all, turns_for(18, (*all)[0].us), 300, err);
     return status;
 }
 

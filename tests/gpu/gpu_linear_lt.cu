@@ -6,6 +6,10 @@
 
 #include "tests/gpu/linear_case.h"
 
+extern "C" {
+#include "kernels/linear/linear_nvfp4.h"
+}
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -101,7 +105,7 @@ const bt_lt_plan *try_prepare(bt_lt *lt, const bt_lt_shape &shape, uint32_t m_mi
 void check_kinds(gpu *g, bt_lt *lt)
 {
     for (const bt_lt_shape &shape : shapes_of(176, 272)) {
-        const bt_lt_plan *plan = try_prepare(lt, shape, 16, 32);
+        const bt_lt_plan *plan = try_prepare(lt, shape, 16, 16);
         gpu_expect_true(g, name_of(shape) + " has algorithms", plan != NULL);
         if (!plan) continue;
         for (uint32_t m : {1u, 5u, 16u, 17u, 31u, 100u}) check_one(g, lt, plan, shape, m);
@@ -130,7 +134,7 @@ void check_fp8_small(gpu *g, bt_lt *lt)
 void check_same_bits(gpu *g, bt_lt *lt)
 {
     for (const bt_lt_shape &shape : shapes_of(512, 14336)) {
-        if (shape.flags & BT_LT_ADD) continue;
+        if (shape.flags & (BT_LT_ADD | BT_LT_BIAS)) continue;
         const bt_lt_plan *plan = try_prepare(lt, shape, 64, 64);
         if (!plan) continue;
         operands o = make(g, shape, 64);
@@ -147,16 +151,61 @@ void check_same_bits(gpu *g, bt_lt *lt)
     }
 }
 
+/* One tensor as NVFP4, on the host, and its codes and tiled scales on the device. */
+struct fp4_tensor {
+    std::vector<uint8_t> codes, scales;
+    bt_nvfp4 host;
+    void *device_codes, *device_tiles;
+};
+
+void make_fp4(gpu *g, uint32_t rows, uint32_t k, fp4_tensor *ret)
+{
+    std::vector<float> values = gpu_normals(g, (size_t)rows * k, 1);
+    ret->codes.resize(values.size() / 2);
+    ret->scales.resize(values.size() / BT_NVFP4_GROUP);
+    float global = bt_nvfp4_global(values.data(), values.size());
+    bt_nvfp4_encode(values.data(), rows, k, global, ret->codes.data(), ret->scales.data());
+    ret->host = {ret->codes.data(), ret->scales.data(), global, rows, k};
+    std::vector<uint8_t> tiles(bt_nvfp4_tiles_bytes(rows, k));
+    bt_nvfp4_tile(ret->scales.data(), rows, k, tiles.data());
+    ret->device_codes = gpu_upload(g, ret->codes);
+    ret->device_tiles = gpu_upload(g, tiles);
+}
+
+/* Against its emulation where the card has FP4 products; elsewhere the refusal. */
+void check_fp4(gpu *g, bt_lt *lt)
+{
+    bt_lt_shape shape = {BT_LT_NVFP4, BT_DTYPE_BF16, 0, 272, 576};
+    const bt_lt_plan *plan = NULL;
+    bt_err err = {};
+    bt_status status = bt_lt_prepare(lt, &shape, 16, 64, &plan, &err);
+    if (g->card.major < 10) {
+        gpu_expect_true(g, std::string("refused: ") + err.message,
+                        status == BT_ERR_ARGUMENT && strstr(err.message, "10.0") && !plan);
+        return;
+    }
+    gpu_expect_true(g, std::string("nvfp4 has algorithms ") + err.message, status == BT_OK);
+    for (uint32_t m : {1u, 16u, 33u, 150u}) {
+        if (status != BT_OK) return;
+        fp4_tensor w, x;
+        make_fp4(g, shape.n, shape.k, &w);
+        make_fp4(g, m, shape.k, &x);
+        bt_lt_args op = {plan, w.device_codes, x.device_codes, w.device_tiles, x.device_tiles};
+        op.y = gpu_alloc(g, (size_t)m * shape.n * 2);
+        op.global = w.host.global * x.host.global;
+        op.m = m;
+        GPU_RUN(bt_linear_lt(lt, &op, g->stream, &err));
+        std::vector<float> y((size_t)m * shape.n);
+        bt_linear_nvfp4_ref(&x.host, &w.host, y.data());
+        gpu_expect(g, "nvfp4, " + size_of(m, shape), y,
+                   gpu_from_bf16(gpu_download<uint16_t>(g, op.y, y.size())), 3e-3);
+    }
+}
+
 void check_refusals(gpu *g, bt_lt *lt)
 {
     bt_err err = {};
-    bt_lt_shape fp4 = {BT_LT_NVFP4, BT_DTYPE_BF16, 0, 512, 1024};
     const bt_lt_plan *plan = NULL;
-    if (g->card.major < 10) {
-        bt_status status = bt_lt_prepare(lt, &fp4, 16, 16, &plan, &err);
-        gpu_expect_true(g, std::string("NVFP4 refused: ") + err.message,
-                        status == BT_ERR_ARGUMENT && strstr(err.message, "10.0") && !plan);
-    }
     bt_lt_shape odd = {BT_LT_BF16, BT_DTYPE_BF16, 0, 512, 1000};
     gpu_expect_true(g, "k of 1000 refused",
                     bt_lt_prepare(lt, &odd, 16, 16, &plan, &err) == BT_ERR_ARGUMENT && !plan);
@@ -213,6 +262,7 @@ void check(gpu *g)
     printf("     cuBLASLt %zu\n", cublasLtGetVersion());
     bt_lt *lt = create(g);
     check_refusals(g, lt);
+    check_fp4(g, lt);
     check_fp8_small(g, lt);
     check_kinds(g, lt);
     check_same_bits(g, lt);
@@ -295,42 +345,55 @@ cublasStatus_t run(gpu *g, const rival &r, const operands &o,
                           &result.algo, r.workspace, RIVAL_WORKSPACE, g->stream);
 }
 
-/* Median microseconds of one launch of each, taken in turns, one right after the other: under load the
- * clock sinks by a tenth, so that figures taken at different moments do not compare. What comes first after
- * a pause is a tenth slower too, so each turn begins with launches that are not timed, and with
- * another candidate. One that cannot be launched counts as very slow. */
-std::vector<double> time_in_turns(gpu *g, const std::vector<std::function<bool(unsigned)>> &all,
-                                  size_t turns, double turn_us, double about_us)
+/* Microseconds of one launch of each of `all`, in each of `turns`: in turns of some 200 us, one right after
+ * the other, because under load the clock sinks by a tenth and figures taken at different moments do not
+ * compare. Each turn begins with another, and the first with WARM_UP_US that are not timed. One that cannot
+ * be launched counts as very slow. */
+typedef std::vector<std::vector<double>> turn_times;
+
+turn_times time_in_turns(gpu *g, const std::vector<std::function<bool(unsigned)>> &all,
+                         size_t turns, double about_us)
 {
-    int launches = std::max(1, (int)(turn_us / about_us));
-    std::vector<cudaEvent_t> events(all.size() + 1);
+    constexpr double TURN_US = 200, WARM_UP_US = 30000;
+    int launches = std::max(1, (int)(TURN_US / about_us));
+    std::vector<cudaEvent_t> events(turns * all.size() + 1);
     for (cudaEvent_t &event : events) GPU_OK(cudaEventCreate(&event));
-    std::vector<std::vector<double>> times(all.size());
+    std::vector<bool> ran(all.size(), true);
     unsigned set = 0;
-    for (size_t turn = 0; turn < turns; turn++) {
-        std::vector<bool> ran(all.size(), true);
-        for (int j = 0; j < launches; j++) all[turn % all.size()](set++);
-        GPU_OK(cudaEventRecord(events[0], g->stream));
+    for (int j = 0; j < (int)(WARM_UP_US / about_us); j++) all[0](set++);
+    size_t at = 0;
+    GPU_OK(cudaEventRecord(events[at++], g->stream));
+    for (size_t turn = 0; turn < turns; turn++)
         for (size_t i = 0; i < all.size(); i++) {
             size_t which = (turn + i) % all.size();
             for (int j = 0; j < launches && ran[which]; j++) ran[which] = all[which](set++);
-            GPU_OK(cudaEventRecord(events[i + 1], g->stream));
+            GPU_OK(cudaEventRecord(events[at++], g->stream));
         }
-        GPU_OK(cudaStreamSynchronize(g->stream));
-        for (size_t i = 0; i < all.size(); i++) {
-            size_t which = (turn + i) % all.size();
-            float ms;
-            GPU_OK(cudaEventElapsedTime(&ms, events[i], events[i + 1]));
-            times[which].push_back(ran[which] ? ms * 1e3 / launches : 1e30);
-        }
+    GPU_OK(cudaStreamSynchronize(g->stream));
+    turn_times times(all.size());
+    for (at = 0; at + 1 < events.size(); at++) {
+        size_t which = (at / all.size() + at % all.size()) % all.size();
+        float ms;
+        GPU_OK(cudaEventElapsedTime(&ms, events[at], events[at + 1]));
+        times[which].push_back(ran[which] ? ms * 1e3 / launches : 1e30);
     }
     for (cudaEvent_t &event : events) GPU_OK(cudaEventDestroy(event));
-    std::vector<double> medians;
-    for (std::vector<double> &one : times) {
-        std::sort(one.begin(), one.end());
-        medians.push_back(one[one.size() / 2]);
-    }
-    return medians;
+    return times;
+}
+
+double median(std::vector<double> values)
+{
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+}
+
+/* How much longer a launch takes than one of `than`, turn by turn: a clock that falls between two turns
+ * changes nothing. */
+double ratio(const std::vector<double> &times, const std::vector<double> &than)
+{
+    std::vector<double> ratios;
+    for (size_t turn = 0; turn < times.size(); turn++) ratios.push_back(times[turn] / than[turn]);
+    return median(ratios);
 }
 
 std::function<bool(unsigned)> launcher(gpu *g, const rival &r, const std::vector<operands> &sets,
@@ -346,9 +409,9 @@ void rank(gpu *g, rival *r, const std::vector<operands> &sets, double about_us)
 {
     std::vector<std::function<bool(unsigned)>> all;
     for (size_t i = 0; i < r->results.size(); i++) all.push_back(launcher(g, *r, sets, i));
-    std::vector<double> us = time_in_turns(g, all, 4, 300, about_us);
+    turn_times times = time_in_turns(g, all, about_us > 500 ? 4 : 8, about_us);
     std::vector<std::pair<double, size_t>> order;
-    for (size_t i = 0; i < us.size(); i++) order.push_back({us[i], i});
+    for (size_t i = 0; i < times.size(); i++) order.push_back({ratio(times[i], times[0]), i});
     std::sort(order.begin(), order.end());
     std::vector<cublasLtMatmulHeuristicResult_t> ranked;
     for (const auto &one : order) ranked.push_back(r->results[one.second]);
@@ -413,28 +476,19 @@ void bench_one(gpu *g, bench_memory *b, const bt_lt_plan *plan, const bt_lt_shap
         return true;
     });
     for (size_t i = 0; i < r.results.size(); i++) all.push_back(launcher(g, r, sets, i));
-    std::vector<double> us = time_in_turns(g, all, 15, 1000, about_us);
-    double best = *std::min_element(us.begin() + 1, us.end() - 1);
+    turn_times times = time_in_turns(g, all, about_us > 500 ? 13 : 41, about_us);
+    double us = median(times[0]), best = 1e30;
+    for (size_t i = 1; i + 1 < times.size(); i++) best = std::min(best, ratio(times[i], times[0]));
+    double rate = flops / us * 1e6, guessed = ratio(times.back(), times[0]);
     char tail[80];
-    snprintf(tail, sizeof(tail), " (best of %zu %.0f, first %.0f)", proposed, flops / best * 1e-6,
-             flops / us.back() * 1e-6);
-    gpu_row(g, name_of(shape) + " " + size_of(m, shape) + tail, us[0], GPU_FLOPS, flops,
-            flops / best * 1e6, target);
+    snprintf(tail, sizeof(tail), " (best of %zu %.0f, first %.0f)", proposed, rate / best * 1e-12,
+             rate / guessed * 1e-12);
+    gpu_row(g, name_of(shape) + " " + size_of(m, shape) + tail, us, GPU_FLOPS, flops, rate / best,
+            target);
     cublasLtMatmulDescDestroy(r.desc);
     cublasLtMatrixLayoutDestroy(r.w);
     cublasLtMatrixLayoutDestroy(r.x);
     cublasLtMatrixLayoutDestroy(r.y);
-}
-
-/* Rows between the buckets, with the algorithm of the bucket above, beside the best for just that m. */
-void bench_between(gpu *g, bench_memory *b)
-{
-    for (bt_lt_kind kind : {BT_LT_BF16, BT_LT_FP8_TENSOR}) {
-        uint32_t flags = kind == BT_LT_BF16 ? 0u : (uint32_t)BT_LT_FAST_SUM;
-        bt_lt_shape shape = {kind, BT_DTYPE_BF16, flags, 6144, 4096};
-        for (uint32_t m : {600u, 1100u, 1800u, 2200u, 3500u, 5000u, 9000u})
-            bench_one(g, b, prepare(b->lt, shape, m, m), shape, m, 0);
-    }
 }
 
 void bench(gpu *g)
@@ -447,21 +501,14 @@ void bench(gpu *g)
     b.slab_bytes = (size_t)3 << 30;
     b.slab = (uint8_t *)gpu_alloc(g, b.slab_bytes);
     LT_OK(cublasLtCreate(&b.handle));
-    const bt_lt_kind kinds[] = {BT_LT_BF16, BT_LT_FP8_TENSOR, BT_LT_FP8_OUTER};
     for (uint32_t m : {2048u, 8192u})
-        for (bt_lt_kind kind : kinds) {
-            uint32_t flags = kind == BT_LT_BF16 ? 0u : (uint32_t)BT_LT_FAST_SUM;
+        for (bt_lt_kind kind : {BT_LT_BF16, BT_LT_FP8_TENSOR, BT_LT_FP8_OUTER})
             for (const uint32_t *w : weights) {
+                if (kind == BT_LT_FP8_OUTER && w[0] == w[1]) continue;
+                uint32_t flags = kind == BT_LT_BF16 ? 0u : (uint32_t)BT_LT_FAST_SUM;
                 bt_lt_shape shape = {kind, BT_DTYPE_BF16, flags, w[0], w[1]};
                 bench_one(g, &b, prepare(b.lt, shape, m, m), shape, m, 98);
             }
-        }
-    /* What exact sums and sums added to a residual cost. */
-    for (const bt_lt_shape &shape : {bt_lt_shape{BT_LT_FP8_TENSOR, BT_DTYPE_BF16, 0, 4096, 4096},
-                                     bt_lt_shape{BT_LT_FP8_TENSOR, BT_DTYPE_BF16, 0, 28672, 4096},
-                                     bt_lt_shape{BT_LT_FP8_OUTER, BT_DTYPE_BF16, 0, 28672, 4096}})
-        bench_one(g, &b, prepare(b.lt, shape, 2048, 2048), shape, 2048, 0);
-    bench_between(g, &b);
     printf("     %llu algorithms measured in %.1f s\n",
            (unsigned long long)bt_lt_count(b.lt).measured, prepare_seconds);
     cublasLtDestroy(b.handle);
