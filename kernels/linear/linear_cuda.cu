@@ -16,6 +16,11 @@ extern "C" {
 namespace
 {
 
+bool four_bits(bt_linear_cuda_kind kind)
+{
+    return kind == BT_LINEAR_CUDA_INT4 || kind == BT_LINEAR_CUDA_NVFP4;
+}
+
 bt_lt_shape lt_shape(const bt_linear_cuda_weight *w)
 {
     bt_lt_shape shape = {};
@@ -31,10 +36,33 @@ bt_lt_shape lt_shape(const bt_linear_cuda_weight *w)
 
 bt_status check_packed(const bt_linear_cuda_weight *w, bt_err *err)
 {
-    if (w->k % 64 != 0)
-        return BT_FAIL(err, BT_ERR_ARGUMENT,
-                       "a packed weight of %u x %u: k must be a multiple of 64", w->n, w->k);
+    unsigned step = four_bits(w->kind) ? BT_W4_GROUP : 64;
+    if (w->k % step != 0 || (four_bits(w->kind) && w->n % 8 != 0))
+        return BT_FAIL(
+            err, BT_ERR_ARGUMENT,
+            "a packed weight of %u x %u: k must be a multiple of %u, and n of 8 with 4 bits", w->n,
+            w->k, step);
+    if (four_bits(w->kind) && (w->y != BT_DTYPE_BF16 || (w->flags & (BT_LT_BIAS | BT_LT_ADD))))
+        return BT_FAIL(err, BT_ERR_ARGUMENT, "4-bit products give bf16 and add nothing to it");
     return BT_OK;
+}
+
+bt_status run_w4(const bt_linear_cuda *linear, const bt_linear_cuda_args *op, cudaStream_t stream,
+                 bt_err *err)
+{
+    const bt_linear_cuda_weight *w = op->weight;
+    bt_linear_w4_args args = {};
+    args.w = w->packed;
+    args.x = op->x;
+    args.y = op->y;
+    args.format = w->kind == BT_LINEAR_CUDA_NVFP4 ? BT_W4_NVFP4 : BT_W4_INT4;
+    args.factor = w->kind == BT_LINEAR_CUDA_NVFP4 ? w->factor : 1;
+    args.m = op->m;
+    args.n = w->n;
+    args.k = w->k;
+    args.sms = linear->sms;
+    args.arch = linear->arch;
+    return bt_linear_w4_cuda(&args, stream, err);
 }
 
 /* Rows [first, first + m) of x. */
@@ -85,7 +113,8 @@ extern "C" bt_status bt_linear_cuda_prepare(const bt_linear_cuda *linear,
                                             bt_linear_cuda_weight *weight, uint32_t m_min,
                                             uint32_t m_max, bt_err *err)
 {
-    assert(weight->rows || weight->packed);
+    assert(four_bits(weight->kind) ? weight->packed && !weight->rows
+                                   : weight->packed || weight->rows);
     assert(!(weight->flags & BT_LT_ADD) || weight->y == BT_DTYPE_F32);
     bt_status status = weight->packed ? check_packed(weight, err) : BT_OK;
     if (status != BT_OK || !weight->rows) return status;
@@ -98,6 +127,7 @@ extern "C" bt_status bt_linear_cuda_run(const bt_linear_cuda *linear, const bt_l
 {
     const bt_linear_cuda_weight *w = op->weight;
     if (op->m == 0) return BT_OK;
+    if (four_bits(w->kind)) return run_w4(linear, op, stream, err);
     if (w->rows && (!w->packed || op->m > BT_LINEAR_CUDA_FEW))
         return run_lt(linear, op, stream, err);
     bt_status status = BT_OK;

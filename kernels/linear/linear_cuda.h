@@ -7,7 +7,9 @@
  *         BF16        bf16  -
  *         FP8_TENSOR  e4m3  one f32 of w, one of x
  *         FP8_OUTER   e4m3  [n] f32 of w, [m] of x
- *         4-bit weights have their own: linear_w4_cuda.h.
+ *         INT4        bf16  in the packed form: linear_w4_cuda.h, for any m
+ *         NVFP4       bf16  the same, and factor
+ *         Bias and sums with what y holds: not with INT4 and NVFP4, whose y is bf16.
  * FORMS   A matrix lies in memory in one form or two:
  *           rows    [n][k], as checkpoints have it: linear_lt.h, cuBLASLt
  *           packed  fragments of the tensor cores: linear_skinny_cuda.h, for at most 64 rows of x
@@ -21,11 +23,14 @@
 
 #include "kernels/linear/linear_lt.h"
 #include "kernels/linear/linear_skinny_cuda.h"
+#include "kernels/linear/linear_w4_cuda.h"
 
 typedef enum {
     BT_LINEAR_CUDA_BF16,
     BT_LINEAR_CUDA_FP8_TENSOR,
     BT_LINEAR_CUDA_FP8_OUTER,
+    BT_LINEAR_CUDA_INT4,
+    BT_LINEAR_CUDA_NVFP4,
 } bt_linear_cuda_kind;
 
 /* What all products on one stream share; all borrowed. */
@@ -43,6 +48,7 @@ typedef struct {
     const void *rows; /* NULL if it is not kept; one of the two is */
     const void *packed;
     const float *scale;     /* FP8 */
+    float factor;           /* NVFP4 */
     const void *bias;       /* [n] bf16, with BT_LT_BIAS */
     const bt_lt_plan *plan; /* set by prepare, if there are rows */
 } bt_linear_cuda_weight;

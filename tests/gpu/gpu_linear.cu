@@ -76,6 +76,45 @@ void check_one(gpu *g, const bt_linear_cuda &linear, const kind_of &kind, int fo
     gpu_expect(g, what, expected_of(g, o), output_of(g, o), shape.y == BT_DTYPE_F32 ? 5e-4 : 3e-3);
 }
 
+/* What the front gives is what linear_w4_cuda.h gives, whose own unit compares it with sums in f64. */
+void check_int4(gpu *g, const bt_linear_cuda &linear, uint32_t m)
+{
+    uint32_t n = 136, k = 512;
+    size_t codes = (size_t)n * k / 2, groups = (size_t)n * k / BT_W4_GROUP;
+    void *raw = gpu_alloc(g, codes), *scales = gpu_alloc(g, groups * 2);
+    gpu_fill(g, raw, BT_DTYPE_INT8, codes, 0);
+    gpu_fill(g, scales, BT_DTYPE_F16, groups, 0.01f);
+    bt_w4 from = {};
+    from.codes = (const uint8_t *)raw;
+    from.scales = (const uint16_t *)scales;
+    from.scale_dtype = BT_DTYPE_F16;
+    from.n = n;
+    from.k = k;
+    void *packed = gpu_alloc(g, bt_w4_bytes(n, k)), *x = gpu_alloc(g, (size_t)m * k * 2);
+    gpu_fill(g, x, BT_DTYPE_BF16, (size_t)m * k, 1);
+    GPU_RUN(bt_w4_pack_cuda(&from, packed, g->stream, &err));
+    GPU_OK(cudaStreamSynchronize(g->stream));
+    size_t bytes = (size_t)m * n * 2;
+    void *y[2] = {gpu_alloc(g, bytes), gpu_alloc(g, bytes)};
+    bt_linear_w4_args direct = {packed, x, y[0], BT_W4_INT4, 1, m, n, k, linear.sms, linear.arch};
+    GPU_RUN(bt_linear_w4_cuda(&direct, g->stream, &err));
+    bt_linear_cuda_weight w = {};
+    w.kind = BT_LINEAR_CUDA_INT4;
+    w.n = n;
+    w.k = k;
+    w.y = BT_DTYPE_BF16;
+    w.packed = packed;
+    GPU_RUN(bt_linear_cuda_prepare(&linear, &w, m, m, &err));
+    bt_linear_cuda_args op = {&w, x, NULL, y[1], m};
+    GPU_RUN(bt_linear_cuda_run(&linear, &op, g->stream, &err));
+    std::vector<uint8_t> expected = gpu_download<uint8_t>(g, y[0], bytes);
+    std::vector<uint8_t> got = gpu_download<uint8_t>(g, y[1], bytes);
+    gpu_expect_equal(g, "int4, " + std::to_string(m) + " rows", expected.data(), got.data(), bytes);
+    w.flags = BT_LT_BIAS;
+    gpu_expect_true(g, "int4 with a bias refused",
+                    bt_linear_cuda_prepare(&linear, &w, m, m, NULL) == BT_ERR_ARGUMENT);
+}
+
 void check(gpu *g)
 {
     bt_linear_cuda linear = create(g);
@@ -88,6 +127,7 @@ void check(gpu *g)
                           : m == 65 ? BT_LT_ADD
                                     : 0);
     }
+    for (uint32_t m : {1u, 17u, 100u}) check_int4(g, linear, m);
     bt_lt_destroy(linear.lt);
 }
 
