@@ -11,10 +11,13 @@ extern "C" {
 
 #include <cublasLt.h>
 
+namespace
+{
+
 /* y is rounded to bf16: 2^-8 of each value at most, 1.7e-3 of the norm. Up to 16 rows only f32 sums are rounded besides. */
-static const double BOUND = 4e-3;
+const double BOUND = 4e-3;
 /* Of INT4 and more rows of x w is rounded too, the scale and the product: three times independently, 2.9e-3 of the norm. */
-static const double BOUND_ROUNDED = 6e-3;
+const double BOUND_ROUNDED = 6e-3;
 
 struct matrix {
     std::vector<uint8_t> codes, zeros, e4m3;
@@ -25,7 +28,7 @@ struct matrix {
     void *packed;
 };
 
-static std::vector<uint8_t> bytes_of(gpu *g, size_t count, uint8_t mask)
+std::vector<uint8_t> bytes_of(gpu *g, size_t count, uint8_t mask)
 {
     std::vector<uint8_t> bytes(count);
     for (uint8_t &b : bytes) b = (uint8_t)(bt_rng_u64(&g->rng) >> 40) & mask;
@@ -33,7 +36,7 @@ static std::vector<uint8_t> bytes_of(gpu *g, size_t count, uint8_t mask)
 }
 
 /* Every scale but NaN, so also 0 and subnormals. */
-static matrix make_nvfp4(gpu *g, uint32_t n, uint32_t k)
+matrix make_nvfp4(gpu *g, uint32_t n, uint32_t k)
 {
     matrix w = {};
     w.format = BT_W4_NVFP4;
@@ -50,7 +53,7 @@ static matrix make_nvfp4(gpu *g, uint32_t n, uint32_t k)
 }
 
 /* Column j of y, for all m rows of x. */
-static std::vector<float> column_of(const matrix &w, const float *x, uint32_t m, uint32_t j)
+std::vector<float> column_of(const matrix &w, const float *x, uint32_t m, uint32_t j)
 {
     uint32_t k = w.host.k;
     std::vector<float> row(k), y(m);
@@ -72,7 +75,7 @@ static std::vector<float> column_of(const matrix &w, const float *x, uint32_t m,
 }
 
 /* Scales of either sign, zeros random or none. Packed on the device. */
-static matrix make(gpu *g, uint32_t n, uint32_t k, bt_dtype dtype, bool zeros)
+matrix make(gpu *g, uint32_t n, uint32_t k, bt_dtype dtype, bool zeros)
 {
     matrix w = {};
     w.format = BT_W4_INT4;
@@ -94,7 +97,7 @@ static matrix make(gpu *g, uint32_t n, uint32_t k, bt_dtype dtype, bool zeros)
     return w;
 }
 
-static bt_linear_w4_args args_of(gpu *g, const matrix &w, uint32_t m, const void *x)
+bt_linear_w4_args args_of(gpu *g, const matrix &w, uint32_t m, const void *x)
 {
     bt_linear_w4_args op = {};
     op.w = w.packed, op.x = x, op.y = gpu_alloc(g, (size_t)m * w.host.n * 2);
@@ -108,8 +111,8 @@ static bt_linear_w4_args args_of(gpu *g, const matrix &w, uint32_t m, const void
 typedef std::function<void(const bt_linear_w4_args &op)> runner;
 
 /* All of y for at most 80 columns, spread over n; the other columns of y must be finite. */
-static void compare(gpu *g, const std::string &what, const matrix &w, const bt_linear_w4_args &op,
-                    const std::vector<float> &x, double bound)
+void compare(gpu *g, const std::string &what, const matrix &w, const bt_linear_w4_args &op,
+             const std::vector<float> &x, double bound)
 {
     uint32_t n = op.n, m = op.m;
     std::vector<float> all = gpu_from_bf16(gpu_download<uint16_t>(g, op.y, (size_t)m * n));
@@ -135,8 +138,8 @@ static void compare(gpu *g, const std::string &what, const matrix &w, const bt_l
 }
 
 /* Twice: the second run must give the same bits. */
-static void check_with(gpu *g, const matrix &w, uint32_t m, const std::string &name, double bound,
-                       const runner &run)
+void check_with(gpu *g, const matrix &w, uint32_t m, const std::string &name, double bound,
+                const runner &run)
 {
     uint32_t n = w.host.n, k = w.host.k;
     std::vector<uint16_t> codes = gpu_to_bf16(gpu_normals(g, (size_t)m * k, 1));
@@ -153,7 +156,7 @@ static void check_with(gpu *g, const matrix &w, uint32_t m, const std::string &n
         gpu_expect_equal(g, what + " again", once.data(), again.data(), once.size() * 2);
 }
 
-static void check_pack(gpu *g, uint32_t n, uint32_t k, bt_dtype dtype, bool zeros)
+void check_pack(gpu *g, uint32_t n, uint32_t k, bt_dtype dtype, bool zeros)
 {
     matrix w = make(g, n, k, dtype, zeros);
     std::vector<uint8_t> expected(bt_w4_bytes(n, k));
@@ -163,7 +166,7 @@ static void check_pack(gpu *g, uint32_t n, uint32_t k, bt_dtype dtype, bool zero
                      got.data(), expected.size());
 }
 
-static void check_pack_nvfp4(gpu *g, uint32_t n, uint32_t k)
+void check_pack_nvfp4(gpu *g, uint32_t n, uint32_t k)
 {
     matrix w = make_nvfp4(g, n, k);
     std::vector<uint8_t> expected(bt_w4_nvfp4_bytes(n, k));
@@ -173,31 +176,31 @@ static void check_pack_nvfp4(gpu *g, uint32_t n, uint32_t k)
                      expected.data(), got.data(), expected.size());
 }
 
-static runner any_runner(gpu *g)
+runner any_runner(gpu *g)
 {
     return [=](const bt_linear_w4_args &op) { GPU_RUN(bt_linear_w4_cuda(&op, g->stream, &err)); };
 }
 
-static runner mma_runner(gpu *g)
+runner mma_runner(gpu *g)
 {
     return [=](const bt_linear_w4_args &op) { GPU_RUN(bt_w4_mma_cuda(&op, g->stream, &err)); };
 }
 
-static runner few_runner(gpu *g, uint32_t kind, uint32_t blocks_sm)
+runner few_runner(gpu *g, uint32_t kind, uint32_t blocks_sm)
 {
     return [=](const bt_linear_w4_args &op) {
         GPU_RUN(bt_w4_few_sm90_cuda(&op, kind, blocks_sm, g->stream, &err));
     };
 }
 
-static runner some_runner(gpu *g, uint32_t split)
+runner some_runner(gpu *g, uint32_t split)
 {
     return [=](const bt_linear_w4_args &op) {
         GPU_RUN(bt_w4_some_sm90_cuda(&op, split, g->stream, &err));
     };
 }
 
-static runner many_runner(gpu *g)
+runner many_runner(gpu *g)
 {
     return
         [=](const bt_linear_w4_args &op) { GPU_RUN(bt_w4_many_sm90_cuda(&op, g->stream, &err)); };
@@ -207,7 +210,7 @@ struct check_shape {
     uint32_t m, n, k;
 };
 
-static void check_mma(gpu *g)
+void check_mma(gpu *g)
 {
     const check_shape shapes[] = {{1, 64, 128}, {5, 1000, 1152}, {16, 200, 384}, {70, 136, 640}};
     for (check_shape s : shapes) {
@@ -216,7 +219,7 @@ static void check_mma(gpu *g)
     }
 }
 
-static void check_few(gpu *g)
+void check_few(gpu *g)
 {
     const check_shape shapes[] = {
         {1, 64, 2048}, {3, 200, 2304}, {8, 1000, 3072}, {8, 6144, 4096}, {1, 4096, 14336}};
@@ -234,7 +237,7 @@ static void check_few(gpu *g)
     }
 }
 
-static void check_some(gpu *g)
+void check_some(gpu *g)
 {
     const check_shape shapes[] = {{64, 256, 128},   {1, 264, 256},    {9, 200, 1152},
                                   {17, 1000, 1152}, {64, 4096, 4096}, {16, 6144, 4096},
@@ -250,7 +253,7 @@ static void check_some(gpu *g)
     }
 }
 
-static void check_many(gpu *g)
+void check_many(gpu *g)
 {
     const check_shape shapes[] = {{64, 128, 128},   {128, 256, 128},   {64, 128, 256},
                                   {33, 200, 384},   {300, 1000, 1152}, {2, 72, 1280},
@@ -262,7 +265,7 @@ static void check_many(gpu *g)
     }
 }
 
-static void check(gpu *g)
+void check(gpu *g)
 {
     check_pack(g, 64, 128, BT_DTYPE_F16, true);
     check_pack(g, 136, 640, BT_DTYPE_BF16, false);
@@ -288,7 +291,7 @@ struct shape {
     uint32_t n, k;
 };
 
-static const shape SHAPES[] = {{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}};
+const shape SHAPES[] = {{6144, 4096}, {4096, 4096}, {28672, 4096}, {4096, 14336}};
 
 struct bench_set {
     std::vector<bt_linear_w4_args> ops;
@@ -296,7 +299,7 @@ struct bench_set {
 };
 
 /* Random codes and scales, packed as a checkpoint's would be. */
-static void *random_packed(gpu *g, bt_w4_format format, shape s)
+void *random_packed(gpu *g, bt_w4_format format, shape s)
 {
     size_t codes = (size_t)s.n * s.k / 2;
     void *from = gpu_alloc(g, codes), *scales = gpu_alloc(g, codes / 4);
@@ -316,7 +319,7 @@ static void *random_packed(gpu *g, bt_w4_format format, shape s)
 }
 
 /* As many matrices as do not fit in the L2. */
-static bench_set sets_of(gpu *g, bt_w4_format format, uint32_t m, shape s)
+bench_set sets_of(gpu *g, bt_w4_format format, uint32_t m, shape s)
 {
     bench_set set;
     size_t w_bytes = format == BT_W4_NVFP4 ? bt_w4_nvfp4_bytes(s.n, s.k) : bt_w4_bytes(s.n, s.k);
@@ -334,19 +337,19 @@ static bench_set sets_of(gpu *g, bt_w4_format format, uint32_t m, shape s)
     return set;
 }
 
-static std::string name_of(bt_w4_format format, uint32_t m, shape s)
+std::string name_of(bt_w4_format format, uint32_t m, shape s)
 {
     return std::string(format == BT_W4_NVFP4 ? "nvfp4" : "int4") + " m " + std::to_string(m) +
            " n " + std::to_string(s.n) + " k " + std::to_string(s.k);
 }
 
-static double time_of(gpu *g, const bench_set &set)
+double time_of(gpu *g, const bench_set &set)
 {
     return gpu_time(g, (unsigned)set.ops.size(),
                     [&](unsigned i) { GPU_RUN(bt_linear_w4_cuda(&set.ops[i], g->stream, &err)); });
 }
 
-static void bench_read(gpu *g, bt_w4_format format, uint32_t m, double target)
+void bench_read(gpu *g, bt_w4_format format, uint32_t m, double target)
 {
     for (shape s : SHAPES) {
         bench_set set = sets_of(g, format, m, s);
@@ -363,10 +366,10 @@ struct bf16_product {
     void *out, *workspace;
 };
 
-static const size_t BF16_WORKSPACE = (size_t)32 << 20;
+const size_t BF16_WORKSPACE = (size_t)32 << 20;
 
 /* y = x * w of bf16 by cuBLASLt. */
-static bf16_product bf16_of(gpu *g, uint32_t m, shape s)
+bf16_product bf16_of(gpu *g, uint32_t m, shape s)
 {
     bf16_product p = {};
     cublasLtMatmulPreference_t preference;
@@ -396,7 +399,7 @@ static bf16_product bf16_of(gpu *g, uint32_t m, shape s)
     return p;
 }
 
-static double bf16_time(gpu *g, const bf16_product &p, size_t algorithm)
+double bf16_time(gpu *g, const bf16_product &p, size_t algorithm)
 {
     float one = 1, zero = 0;
     return gpu_time(g, (unsigned)p.ws.size(), [&](unsigned i) {
@@ -405,13 +408,13 @@ static double bf16_time(gpu *g, const bf16_product &p, size_t algorithm)
     });
 }
 
-static double median_of_3(double a, double b, double c)
+double median_of_3(double a, double b, double c)
 {
     return std::max(std::min(a, b), std::min(std::max(a, b), c));
 }
 
 /* Beside cuBLASLt's best of eight algorithms, by turns: the clock falls as the card gets warm. */
-static void bench_flops(gpu *g, bt_w4_format format, uint32_t m, double target)
+void bench_flops(gpu *g, bt_w4_format format, uint32_t m, double target)
 {
     for (shape s : SHAPES) {
         bench_set set = sets_of(g, format, m, s);
@@ -432,7 +435,7 @@ static void bench_flops(gpu *g, bt_w4_format format, uint32_t m, double target)
     }
 }
 
-static void bench(gpu *g)
+void bench(gpu *g)
 {
     bench_read(g, BT_W4_INT4, 1, 80);
     bench_read(g, BT_W4_INT4, 8, 0);
@@ -446,5 +449,7 @@ static void bench(gpu *g)
     bench_flops(g, BT_W4_INT4, 256, 0);
     bench_flops(g, BT_W4_NVFP4, 2048, 0);
 }
+
+} // namespace
 
 GPU_UNIT(linear_w4, check, bench)
