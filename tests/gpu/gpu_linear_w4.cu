@@ -446,7 +446,6 @@ void bench(gpu *g)
     bench_read(g, BT_W4_NVFP4, 16, 0);
     bench_read(g, BT_W4_NVFP4, 64, 0);
     bench_flops(g, BT_W4_INT4, 2048, 85);
-    bench_flops(g, BT_W4_INT4, 256, 0);
     bench_flops(g, BT_W4_NVFP4, 2048, 0);
 }
 
