@@ -120,6 +120,12 @@ __device__ inline void copy(void *to, const void *from, uint32_t bytes, uint64_t
                  : "memory");
 }
 
+/* What this thread stored is seen by the tensor cores and the copy engine once it arrives somewhere. */
+__device__ inline void publish_stores()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 /* 16 bytes, by the thread itself. */
 __device__ inline void copy_16(void *to, const void *from)
 {

@@ -35,13 +35,21 @@ __device__ inline void wait_for_kernel_before()
 
 /* A pair of dtypes. X_WORDS: 16-byte words of x that a lane needs for a block. */
 struct bf16_bf16 {
+    static constexpr bool GROUPS = false;
     static constexpr int BLOCK_K = 32, STEPS = 2, X_BYTES = 2, X_WORDS = 1;
 };
 struct fp8_fp8 {
+    static constexpr bool GROUPS = false;
     static constexpr int BLOCK_K = 64, STEPS = 4, X_BYTES = 1, X_WORDS = 1;
 };
 struct fp8_bf16 {
+    static constexpr bool GROUPS = false;
     static constexpr int BLOCK_K = 64, STEPS = 4, X_BYTES = 2, X_WORDS = 2;
+};
+/* The products by wgmma, for which groups of 4 warps work together; Hopper only, in the ring. */
+struct fp8_groups {
+    static constexpr bool GROUPS = true;
+    static constexpr int BLOCK_K = 64, STEPS = 4, X_BYTES = 1, X_WORDS = 1;
 };
 
 /* Two e4m3 codes, the low and the high 16 bits of a register, as f16. Exact. */

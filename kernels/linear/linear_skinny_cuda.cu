@@ -1,12 +1,25 @@
-/* linear_skinny_cuda.cu - packing, the kernel for any card, and which kernel a product takes.
+/* linear_skinny_cuda.cu - packing, the kernel without a ring, and which plans a product may take.
  *
- * The kernel here has no ring: each lane reads its fragments of w and x straight from global memory with
- * 16-byte loads, several blocks ahead in registers. One thread block for `panels` panels, its 8 warps
- * share the k of them.
- *
- * BYTES   n * k * (2 or 1) of w, and m * k * (2 or 1) of x for each panel, from the L2.
+ * LAUNCH  A thread block for each 16 rows of w; its warps share their k. Each lane reads its fragments of
+ *         w and x straight from global memory with 16-byte loads, `depth` blocks of k ahead in registers.
+ *         For any card; on Hopper the rival of linear_skinny_sm90.cu, and better from m = 9 to 16.
+ * BYTES   n * k * (2 or 1) of w from memory; m * k * (2 or 1) of x for each 16 rows of w, from the L2.
  * FLOPS   2 * m * n * k.
- * FIGURES none yet. */
+ * FIGURES H100 SXM, 2026-11-24, reading 3.14 TB/s, cold L2, overlapped, best plan (gpu-check --only
+ *         linear_skinny --bench), us and share of reading, for n x k
+ *                        6144x4096    4096x4096    28672x4096   4096x14336   128256x4096
+ *         bf16 m 1       16.3  98 %   11.0  97 %   74.6 100 %   38.1  98 %   330 101 %
+ *         bf16 m 16      17.8  90 %   12.3  87 %   76.2  98 %   40.1  93 %   332 101 %
+ *         fp8 m 1         9.5  84 %    7.0  76 %   38.6  97 %   19.6  95 %   166 101 %
+ *         fp8 x bf16 m 1  9.2  87 %    7.6  71 %   38.8  96 %   19.5  96 %   167 100 %
+ *         fp8 m 16       10.4  77 %    8.6  62 %   42.5  88 %   24.3  77 %   176  95 %
+ *         fp8 m 64       19.2  42 %   12.0  45 %   58.5  64 %   34.5  54 %   245  68 %
+ *         Of these the ring made bf16 and fp8 m 1 but for 6144x4096 and the head, and fp8 m 64 but for k = 14336
+ *         and 4096x4096. 16 MB of fp8 take 5.3 us to read: there the chain of wait, x, sums and end of a
+ *         kernel is what is left. m = 64 is bound by x: 4 bytes of it come from the L2 for each of w here.
+ * TRIED   Without the overlap: 10 to 30 % more time for 33 MB and less, 1 to 3 % for the head. 4 warps in a
+ *         thread block instead of 8: 5 to 70 % more. 8 blocks of k ahead: more registers, fewer thread
+ *         blocks at once, 5 to 35 % more. Addresses clamped instead of loads left out: 10 % more at m = 16. */
 #include "kernels/linear/linear_skinny.cuh"
 
 #include <assert.h>
@@ -17,7 +30,7 @@ namespace
 using namespace skinny;
 
 template <typename T, int TOKEN_TILES, int PANELS, int WARPS, int DEEP>
-__global__ void __launch_bounds__(WARPS * 32) direct(bt_linear_skinny_args op)
+__global__ void __launch_bounds__(WARPS * 32, WARPS == 16 ? 2 : 1) direct(bt_linear_skinny_args op)
 {
     constexpr int ROWS = PANELS * 16, STRIDE = sum_stride(ROWS);
     __shared__ __align__(16) float sums[WARPS * TOKEN_TILES * 8 * STRIDE];
@@ -115,9 +128,8 @@ struct variant {
     }
 
 const variant variants[] = {
-    VARIANT(1, 1, 8, 4), VARIANT(1, 1, 8, 2), VARIANT(1, 1, 4, 4), VARIANT(1, 1, 4, 8),
-    VARIANT(2, 1, 8, 4), VARIANT(2, 1, 8, 2), VARIANT(2, 1, 4, 4), VARIANT(2, 1, 4, 2),
-    VARIANT(4, 1, 8, 2), VARIANT(8, 1, 8, 1), VARIANT(8, 1, 4, 1),
+    VARIANT(1, 1, 8, 4), VARIANT(1, 1, 8, 2),  VARIANT(1, 1, 16, 4), VARIANT(2, 1, 8, 4),
+    VARIANT(2, 1, 8, 2), VARIANT(2, 1, 16, 2), VARIANT(4, 1, 8, 2),  VARIANT(8, 1, 8, 1),
 };
 
 void launch_direct(const bt_linear_skinny_args *op, const bt_linear_skinny_plan *plan,
@@ -161,40 +173,85 @@ extern "C" bt_status bt_linear_skinny_init(bt_err *err)
     return linear_skinny_ring_init(err);
 }
 
-/* What won on an H100; FIGURES has by how much. */
-extern "C" bt_linear_skinny_plan bt_linear_skinny_choose(const bt_linear_skinny_args *op, int arch,
-                                                         int sms)
+namespace
+{
+
+bt_linear_skinny_plan direct_plan(int arch, unsigned token_tiles, unsigned warps, unsigned depth)
+{
+    bt_linear_skinny_plan plan = {};
+    plan.token_tiles = (uint16_t)token_tiles, plan.panels = 1, plan.splits = 1;
+    plan.warps_n = 1, plan.warps_k = (uint16_t)warps, plan.depth = (uint16_t)depth;
+    plan.overlap = arch >= 90;
+    return plan;
+}
+
+bt_linear_skinny_plan ring_plan(int sms, unsigned stage_blocks)
+{
+    bt_linear_skinny_plan plan = {};
+    plan.token_tiles = 1, plan.panels = 1, plan.warps_n = 1, plan.warps_k = 8, plan.splits = 1;
+    plan.stage_blocks = (uint16_t)stage_blocks, plan.overlap = true;
+    plan.grid = 2 * (uint32_t)sms, plan.shared_bytes = 113 << 10;
+    return plan;
+}
+
+/* As many splits as leave every thread block of n / rows tiles resident at once. */
+void split(bt_linear_skinny_plan *plan, uint32_t n, unsigned most)
+{
+    uint32_t rows = plan->panels * plan->warps_n * 16u, tiles = (n + rows - 1) / rows;
+    while (plan->splits < most && tiles * plan->splits * 2 <= plan->grid) plan->splits *= 2;
+}
+
+/* fp8 and fp8, m above 16, with the ring. */
+unsigned plans_of_many(const bt_linear_skinny_args *op, int arch, int sms,
+                       bt_linear_skinny_plan *ret)
+{
+    bt_linear_skinny_plan *end = ret, plan = ring_plan(sms, 2);
+    plan.token_tiles = 8, plan.warps_n = 4, plan.warps_k = 1;
+    *end = plan, end->panels = 2;
+    split(end++, op->n, 4);
+    if (arch != 90) return (unsigned)(end - ret);
+    plan.groups = true;
+    *end = plan;
+    split(end++, op->n, 4);
+    *end = plan, end->warps_n = 8, end->grid = (uint32_t)sms, end->shared_bytes = 220 << 10;
+    split(end++, op->n, 4);
+    return (unsigned)(end - ret);
+}
+
+} // namespace
+
+extern "C" unsigned bt_linear_skinny_plans(const bt_linear_skinny_args *op, int arch, int sms,
+                                           bt_linear_skinny_plan *ret_plans)
 {
     uint32_t panels = (op->n + 15) / 16, slots = 2 * (uint32_t)sms;
-    bool hopper = arch >= 90, mixed = op->x_dtype != op->w_dtype;
-    bool bf16 = op->w_dtype == BT_DTYPE_BF16, ring = false;
-    bt_linear_skinny_plan plan = {};
-    plan.panels = 1, plan.warps_n = 1, plan.warps_k = 8, plan.splits = 1;
-    plan.grid = slots, plan.shared_bytes = 113 << 10, plan.overlap = hopper;
-    /* All thread blocks at once, or so many in turn that the last turn does not count. */
-    bool even = panels <= slots || panels > 4 * slots;
+    bool mixed = op->x_dtype != op->w_dtype, fp8 = op->w_dtype == BT_DTYPE_FP8_E4M3 && !mixed;
+    bt_linear_skinny_plan *end = ret_plans;
     if (op->m <= 8) {
+        /* All thread blocks of the ring at once, or so many in turn that the last does not count. */
+        bool even = panels <= slots || panels > 4 * slots;
         bool small = bt_linear_skinny_bytes(op->w_dtype, op->n, op->k) < 20 << 20;
-        plan.token_tiles = 1;
-        plan.depth = mixed ? 2 : 4;
-        ring = hopper && !small && (even || mixed);
-        plan.stage_blocks = 32;
+        bool ring = arch >= 90 && op->k >= 512, first = ring && !small && (even || mixed);
+        unsigned deep = mixed && op->m > 4 ? 16 : 32; /* blocks of a stage, two of which must fit */
+        if (first) *end++ = ring_plan(sms, deep);
+        *end++ = direct_plan(arch, 1, 8, mixed ? 2 : 4);
+        *end++ = direct_plan(arch, 1, 8, mixed ? 4 : 2);
+        *end++ = direct_plan(arch, 1, 16, 4);
+        if (ring && !first) *end++ = ring_plan(sms, deep);
+        if (ring) *end++ = ring_plan(sms, deep / 2);
     } else if (op->m <= 16) {
-        plan.token_tiles = 2;
-        plan.depth = panels > slots && panels <= 3 * (uint32_t)sms ? 2 : 4;
-    } else if (op->m <= 32) {
-        plan.token_tiles = 4;
-        plan.depth = 2;
+        bool shallow = panels > slots && panels <= 3 * (uint32_t)sms;
+        *end++ = direct_plan(arch, 2, 8, shallow ? 2 : 4);
+        *end++ = direct_plan(arch, 2, 8, shallow ? 4 : 2);
+        *end++ = direct_plan(arch, 2, 16, 2);
     } else {
-        plan.token_tiles = 8;
-        plan.depth = 1;
-        ring = hopper && !bf16 && !mixed && panels > slots;
-        if (ring) plan.panels = 2, plan.warps_n = 4, plan.warps_k = 1;
-        plan.splits = ring && panels < 4 * slots ? 4 : 1;
-        plan.stage_blocks = 2;
+        bool ring_first = panels > 4 * slots;
+        bt_linear_skinny_plan few = direct_plan(arch, op->m <= 32 ? 4 : 8, 8, op->m <= 32 ? 2 : 1);
+        if (!ring_first || !fp8 || arch < 90) *end++ = few;
+        if (fp8 && arch >= 90 && op->k >= 512) end += plans_of_many(op, arch, sms, end);
+        if (ring_first && fp8 && arch >= 90) *end++ = few;
     }
-    if (!ring) plan.stage_blocks = 0;
-    return plan;
+    assert(end - ret_plans <= BT_SKINNY_PLANS);
+    return (unsigned)(end - ret_plans);
 }
 
 extern "C" bt_status bt_linear_skinny_cuda(const bt_linear_skinny_args *op,

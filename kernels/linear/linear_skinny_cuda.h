@@ -7,14 +7,20 @@
  *         weights as its 16-row operand and the rows of x as its 8 columns; x stays row-major.
  * FLOW    at load: bt_linear_skinny_init once; for each matrix bt_linear_skinny_bytes,
  *                  bt_linear_skinny_pack for each tensor that makes it up
- *         each step: bt_linear_skinny_cuda; the plan depends on shapes and card only
+ *                  bt_linear_skinny_plans for each n, k and m in use, and the best of them by a trial
+ *         each step: bt_linear_skinny_cuda
  *
- * DTYPES    w         x         products
- *           bf16      bf16      exact, summed in f32
- *           fp8 e4m3  fp8 e4m3  exact (both become f16), summed in f32: on Hopper the e4m3 form of
- *                               mma.sync does the same conversions, and wgmma sums in fewer bits
- *           fp8 e4m3  bf16      exact (w becomes bf16), summed in f32
+ * DTYPES  w         x         products
+ *         bf16      bf16      exact, summed in f32
+ *         fp8 e4m3  fp8 e4m3  exact (both become f16: mma.sync of e4m3 does no better on Hopper), summed in f32;
+ *                             with plan.groups by wgmma, whose sums of 64 k keep 13 bits, those in f32
+ *         fp8 e4m3  bf16      exact (w becomes bf16), summed in f32: for m = 1 it reads as fast as fp8
+ *                             with fp8, and needs no quantized x
+ *         A NaN code of w or x is NaN from sm_89 on and 480 before.
  * LAYOUT  of w, and what n and k may be: linear_skinny.h.
+ * OVERLAP With plan.overlap the launch is programmatic: the kernel asks for weights while the one before
+ *         it in the stream still runs, and waits for its end before it reads or writes anything else. It lets
+ *         its own successor start at once, so a kernel launched so behind it must wait likewise.
  * ORDER   Sums are in a fixed order for given m, n, k and plan: results repeat bit for bit.
  * MEMORY  Pointers to w, x and y are 16-byte aligned device memory. No workspace. */
 #ifndef BT_KERNELS_LINEAR_LINEAR_SKINNY_CUDA_H
@@ -42,7 +48,7 @@ typedef struct {
     bool per_channel, per_token;
 } bt_linear_skinny_args;
 
-/* How a product is spread over the card. Made by bt_linear_skinny_plan; the bench makes its own. */
+/* How a product is spread over the card. Made by bt_linear_skinny_plans. */
 typedef struct {
     uint16_t token_tiles;  /* columns of x, in eights: 1, 2, 4 or 8 */
     uint16_t panels;       /* 16-row panels of one warp */
@@ -53,15 +59,19 @@ typedef struct {
     uint16_t splits;       /* blocks of a cluster that share the k of a tile: 1, 2, 4 or 8 */
     uint32_t grid;         /* thread blocks at most */
     uint32_t shared_bytes; /* of one thread block at most */
+    bool groups;           /* products by wgmma; Hopper, fp8 and fp8, with a ring */
     bool overlap; /* start while the kernel before it in the stream ends (programmatic launch) */
-    bool keep;    /* do not mark the weights as first to leave the L2 */
 } bt_linear_skinny_plan;
 
 /* Raises the limits of shared memory; once for each device, before the first launch. */
 bt_status bt_linear_skinny_init(bt_err *err);
 
-/* sms: multiprocessors of the card. arch: bt_cuda_arch(). */
-bt_linear_skinny_plan bt_linear_skinny_choose(const bt_linear_skinny_args *op, int arch, int sms);
+/* Plans worth a trial for these shapes and dtypes, the one most likely best first; returns how many, at
+ * least one. An engine that does not time them takes the first. sms: multiprocessors of the card; arch:
+ * bt_cuda_arch(). */
+#define BT_SKINNY_PLANS 6u
+unsigned bt_linear_skinny_plans(const bt_linear_skinny_args *op, int arch, int sms,
+                                bt_linear_skinny_plan ret_plans[BT_SKINNY_PLANS]);
 
 /* Asynchronous on stream. Errors: ERR_DEVICE. */
 bt_status bt_linear_skinny_cuda(const bt_linear_skinny_args *op, const bt_linear_skinny_plan *plan,

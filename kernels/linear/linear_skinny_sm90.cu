@@ -1,19 +1,26 @@
-/* linear_skinny_sm90.cu - the kernel with a ring: the copy engine streams w and x through shared memory.
+/* linear_skinny_sm90.cu - the kernel with a ring: the copy engine streams w through shared memory.
  *
  * LAUNCH  A thread block has warps_n * warps_k warps that multiply and one that copies. It takes tiles of
  *         panels * warps_n * 16 rows of w one after the other; the ring runs on across tiles. A stage
- *         holds stage_blocks blocks of k of every panel of the tile, and the same k of x; the warps
- *         along k share the blocks of a stage. With splits > 1 the thread blocks of a cluster share the
- *         k of a tile, and each sums a part of it from the shared memory of all.
- * OVERLAP With plan.overlap the copies of w begin while the kernel before is still running: w never
- *         depends on it. x, scales, bias and residual wait for its end (griddepcontrol.wait). The kernel
- *         lets its own successor start at once; a successor that is launched so must wait before it
- *         reads or writes what earlier kernels touch.
- * BYTES   n * k * (2 or 1) of w from memory, m * k * (2 or 1) of x for each tile from the L2.
+ *         holds stage_blocks blocks of k of every panel of the tile, by bulk copies, and the same k of x,
+ *         by 16-byte copies; the warps along k share the blocks of a stage. With splits > 1 the thread
+ *         blocks of a cluster share the k of a tile, and each sums a part of it from the memory of all.
+ * GROUPS  With plan.groups the products are wgmma's, w from registers (its fragments are those of
+ *         mma.sync), x from shared memory, where X_WARPS more warps put it in the order of w's k.
+ * OVERLAP The ring fills with w before the wait for the kernel before: w never depends on it.
+ * BYTES   n * k * (2 or 1) of w from memory; m * k * (2 or 1) of x for each tile, from the L2.
  * FLOPS   2 * m * n * k.
- * FIGURES none yet. */
+ * FIGURES beside those of its rival, in linear_skinny_cuda.cu.
+ * TRIED   H100, 2026-11-24. x by a bulk copy for each row: the engine takes 50 ns for each, and m = 16 of
+ *         4096x4096 took 28 us with rows of 256 bytes, 15 us with 512. By 16-byte copies with addresses
+ *         worked out for each: 19 us; as here, 15 us; still behind the kernel without a ring, so from m = 9 to
+ *         16 there is none. One thread block for each SM instead of two: 2 to 10 % more time. 4 warps instead
+ *         of 8: 1 to 10 % more. Smaller stages: 1 to 5 % more. w not marked as first to leave the L2: no difference. m = 64: 8 warps
+ *         of one panel 106 us where 4 of two panels take 61 (gate+up): conversions of x to f16 are not shared.
+ *         wgmma with x written by all X_WARPS together, one stage at a time: 91 us. */
 #include "kernels/linear/linear_ring.cuh"
 #include "kernels/linear/linear_skinny.cuh"
+#include "kernels/linear/linear_wgmma.cuh"
 
 #include <assert.h>
 
@@ -26,6 +33,8 @@ using namespace skinny;
 using namespace bt_ring;
 
 constexpr int STAGES_MAX = 32;
+constexpr uint64_t W_POLICY = 0x12F0000000000000; /* w is the first to leave the L2 */
+constexpr int X_WARPS = 3;                        /* that rearrange x for wgmma */
 
 struct ring {
     bt_linear_skinny_args op;
@@ -34,7 +43,6 @@ struct ring {
     uint32_t x_offset; /* of x in a stage */
     uint32_t x_stride; /* of its rows */
     uint32_t sums_offset;
-    uint64_t policy; /* of w in the L2 */
 };
 
 struct barriers {
@@ -42,10 +50,12 @@ struct barriers {
     uint64_t ready, done; /* of a cluster: sums are written; sums have been read */
 };
 
-__device__ inline void init_barriers(barriers *bar, uint32_t stages, uint32_t warps, uint32_t size)
+/* x: arrivals that say a stage's x is there. */
+__device__ inline void init_barriers(barriers *bar, uint32_t stages, uint32_t x, uint32_t warps,
+                                     uint32_t size)
 {
     for (uint32_t s = 0; s < stages; s++) {
-        barrier_init(&bar->full[s], 1 + 32); /* the bytes of w; the lanes that copy x */
+        barrier_init(&bar->full[s], 1 + x);
         barrier_init(&bar->empty[s], warps);
     }
     barrier_init(&bar->ready, size);
@@ -104,7 +114,7 @@ template <typename T, int PANELS_OF_TILE> struct producer {
         if (lane < PANELS_OF_TILE && panel < (r.op.n + 15) / 16)
             copy(shared + at.stage * r.stage_bytes + lane * r.stage_blocks * 1024,
                  (const uint8_t *)r.op.w + ((size_t)panel * r.blocks + at.block) * 1024,
-                 at.count() * 1024, &bar->full[at.stage], r.policy);
+                 at.count() * 1024, &bar->full[at.stage], W_POLICY);
     }
     /* By 16 bytes: rows of x are short, and each bulk copy takes the engine 50 ns. As many lanes as fit
      * take a row together, the same of each row, so that a step is two additions. */
@@ -135,13 +145,70 @@ template <typename T, int PANELS_OF_TILE> struct producer {
     }
     __device__ void run(cursor at) const
     {
-        wait_for_kernel_before();
-        for (; at.more() && at.round == 0; at.next()) copy_x(at);
+        if (!T::GROUPS) wait_for_kernel_before();
+        for (; at.more() && at.round == 0; at.next())
+            if (!T::GROUPS) copy_x(at);
         for (; at.more(); at.next()) {
             barrier_wait(&bar->empty[at.stage], (at.round - 1) & 1);
             expect(at);
             copy_w(at);
-            copy_x(at);
+            if (!T::GROUPS) copy_x(at);
+        }
+    }
+};
+
+/* X_WARPS warps, each for every X_WARPS-th stage, that write x as wgmma reads it: for each block of k its
+ * two halves as linear_wgmma.cuh says, with k in the order of w's registers. */
+struct rearranger {
+    static constexpr int MOST = 16; /* loads on their way */
+    const ring &r;
+    uint8_t *shared;
+    barriers *bar;
+    uint32_t warp, lane;
+
+    /* A piece is 8 rows of a block: a lane has 16 bytes of a row, a word of each half of each half. */
+    __device__ void load(const cursor &at, uint32_t first, uint32_t count, uint4 (&v)[MOST]) const
+    {
+        const uint8_t *from = (const uint8_t *)r.op.x + at.block * 64 + lane % 4 * 16;
+#pragma unroll
+        for (int p = 0; p < MOST; p++) {
+            uint32_t piece = first + p, row = min(piece / count * 8 + lane / 4, r.op.m - 1);
+            v[p] = *(const uint4 *)(from + (size_t)row * r.op.k + piece % count * 64);
+        }
+    }
+    __device__ void store(const cursor &at, uint32_t first, uint32_t count,
+                          const uint4 (&v)[MOST]) const
+    {
+        uint8_t *to = shared + at.stage * r.stage_bytes + r.x_offset + lane * 4;
+#pragma unroll
+        for (int p = 0; p < MOST; p++) {
+            uint32_t piece = first + p;
+            if (piece >= 8 * count) break;
+            uint8_t *there =
+                to + piece % count * 2 * bt_wgmma::B_BYTES + piece / count * bt_wgmma::B_CORE;
+            *(uint32_t *)(there) = v[p].x;
+            *(uint32_t *)(there + bt_wgmma::B_HALF) = v[p].y;
+            *(uint32_t *)(there + bt_wgmma::B_BYTES) = v[p].z;
+            *(uint32_t *)(there + bt_wgmma::B_BYTES + bt_wgmma::B_HALF) = v[p].w;
+        }
+    }
+    __device__ void run(cursor at) const
+    {
+        wait_for_kernel_before();
+        for (uint32_t turn = 0; at.more(); at.next(), turn++) {
+            if (turn % X_WARPS != warp) continue;
+            uint32_t count = at.count(), pieces = (r.op.m + 7) / 8 * count;
+            uint4 v[MOST];
+            load(at, 0, count, v);
+            if (at.round > 0) barrier_wait(&bar->empty[at.stage], (at.round - 1) & 1);
+            store(at, 0, count, v);
+            for (uint32_t first = MOST; first < pieces; first += MOST) {
+                load(at, first, count, v);
+                store(at, first, count, v);
+            }
+            publish_stores();
+            __syncwarp();
+            if (lane == 0) barrier_arrive(&bar->full[at.stage]);
         }
     }
 };
@@ -158,6 +225,25 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
     __device__ static void sync()
     {
         asm volatile("bar.sync 1, %0;" ::"n"(WARPS * 32) : "memory");
+    }
+    /* Sums leave the tensor cores after each block of 64 k. */
+    __device__ void multiply_stage_group(const cursor &at,
+                                         float (&acc)[PANELS][TOKEN_TILES][4]) const
+    {
+        uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, count = at.count();
+        const uint8_t *stage = shared + at.stage * r.stage_bytes, *x_at = stage + r.x_offset;
+        const uint8_t *w_at = stage + warp * r.stage_blocks * 1024 + lane * 16;
+        for (uint32_t b = 0; b < count; b++, w_at += 1024, x_at += 2 * bt_wgmma::B_BYTES) {
+            float sums_of_block[32];
+            uint4 low = *(const uint4 *)w_at, high = *(const uint4 *)(w_at + 512);
+            bt_wgmma::begin();
+            bt_wgmma::multiply(sums_of_block, low, bt_wgmma::describe(x_at), 0);
+            bt_wgmma::multiply(sums_of_block, high, bt_wgmma::describe(x_at + bt_wgmma::B_BYTES),
+                               1);
+            bt_wgmma::finish(sums_of_block);
+#pragma unroll
+            for (int i = 0; i < TOKEN_TILES * 4; i++) acc[0][i / 4][i % 4] += sums_of_block[i];
+        }
     }
     __device__ void multiply_stage(const cursor &at, float (&acc)[PANELS][TOKEN_TILES][4]) const
     {
@@ -237,7 +323,10 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
             columns mine = load_columns(r.op, tile * ROWS + first_sum() % (ROWS / 4) * 4);
             do {
                 barrier_wait(&bar->full[at.stage], at.round & 1);
-                multiply_stage(at, acc);
+                if constexpr (T::GROUPS)
+                    multiply_stage_group(at, acc);
+                else
+                    multiply_stage(at, acc);
                 __syncwarp();
                 if (threadIdx.x % 32 == 0) barrier_arrive(&bar->empty[at.stage]);
                 last = at.next();
@@ -253,22 +342,22 @@ template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K> str
     }
 };
 
-template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K>
-__global__ void __launch_bounds__((WARPS_N * WARPS_K + 1) * 32,
-                                  TOKEN_TILES == 8 && WARPS_N * WARPS_K == 8 ? 1 : 2)
-    multiply_ring(const __grid_constant__ ring r)
+template <typename T> constexpr int warps_beside(int warps)
 {
-#if __CUDA_ARCH__ >= 900
+    return warps + 1 + (T::GROUPS ? X_WARPS : 0);
+}
+
+template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K>
+__device__ inline void work(const ring &r, uint8_t *shared, barriers *bar)
+{
     using consumer = consumer<T, TOKEN_TILES, PANELS, WARPS_N, WARPS_K>;
-    extern __shared__ __align__(128) uint8_t shared[];
-    __shared__ barriers bar;
-    uint32_t rank = cluster_rank(), size = cluster_size();
-    bool copies = threadIdx.x / 32 == consumer::WARPS;
-    producer<T, PANELS * WARPS_N> from{r, shared, &bar, threadIdx.x % 32};
+    uint32_t rank = cluster_rank(), size = cluster_size(), warp = threadIdx.x / 32;
+    bool copies = warp == consumer::WARPS;
+    producer<T, PANELS * WARPS_N> from{r, shared, bar, threadIdx.x % 32};
     cursor at(r, rank, size);
     let_next_kernel_start();
     if (copies) {
-        if (from.lane == 0) init_barriers(&bar, r.stages, consumer::WARPS, size);
+        if (from.lane == 0) init_barriers(bar, r.stages, T::GROUPS ? 1 : 32, consumer::WARPS, size);
         __syncwarp();
         from.start(at);
     }
@@ -278,9 +367,27 @@ __global__ void __launch_bounds__((WARPS_N * WARPS_K + 1) * 32,
         __syncthreads();
     if (copies)
         from.run(at);
+    else if (warp < consumer::WARPS)
+        consumer{r, shared, (float *)(shared + r.sums_offset), bar, rank, size}.run(at);
     else
-        consumer{r, shared, (float *)(shared + r.sums_offset), &bar, rank, size}.run(at);
+        rearranger{r, shared, bar, warp - consumer::WARPS - 1, threadIdx.x % 32}.run(at);
     if (size > 1) cluster_sync(); /* nobody leaves while others read its sums */
+}
+
+template <typename T, int TOKEN_TILES, int PANELS, int WARPS_N, int WARPS_K>
+__global__ void __launch_bounds__(warps_beside<T>(WARPS_N *WARPS_K) * 32,
+                                  TOKEN_TILES == 8 && WARPS_N * WARPS_K == 8 ? 1 : 2)
+    multiply_ring(const __grid_constant__ ring r)
+{
+#if __CUDA_ARCH__ >= 900
+#ifndef __CUDA_ARCH_FEAT_SM90_ALL
+    if constexpr (!T::GROUPS)
+#endif
+    {
+        extern __shared__ __align__(128) uint8_t shared[];
+        __shared__ barriers bar;
+        work<T, TOKEN_TILES, PANELS, WARPS_N, WARPS_K>(r, shared, &bar);
+    }
 #endif
 }
 
@@ -290,29 +397,19 @@ using kernel = void (*)(ring);
 
 struct variant {
     uint16_t token_tiles, panels, warps_n, warps_k;
-    kernel of[3]; /* bf16 bf16, fp8 fp8, fp8 bf16 */
+    kernel of[4]; /* bf16 bf16, fp8 fp8, fp8 bf16, fp8 fp8 by groups */
 };
 
-#define VARIANT(c, p, n, k)                                                                        \
-    {                                                                                              \
-        c, p, n, k,                                                                                \
-        {                                                                                          \
-            multiply_ring<bf16_bf16, c, p, n, k>, multiply_ring<fp8_fp8, c, p, n, k>,              \
-                multiply_ring<fp8_bf16, c, p, n, k>                                                \
-        }                                                                                          \
-    }
-#define VARIANT_FP8(c, p, n, k)                                                                    \
-    {                                                                                              \
-        c, p, n, k,                                                                                \
-        {                                                                                          \
-            nullptr, multiply_ring<fp8_fp8, c, p, n, k>, nullptr                                   \
-        }                                                                                          \
-    }
-
 const variant variants[] = {
-    VARIANT(1, 1, 1, 8), VARIANT(1, 1, 2, 4),     VARIANT(1, 1, 1, 4),     VARIANT(2, 1, 2, 4),
-    VARIANT(2, 1, 4, 2), VARIANT(2, 1, 1, 8),     VARIANT_FP8(2, 2, 2, 4), VARIANT(4, 1, 4, 2),
-    VARIANT(8, 1, 8, 1), VARIANT_FP8(8, 2, 4, 2), VARIANT_FP8(8, 2, 4, 1), VARIANT_FP8(8, 2, 2, 2),
+    {1,
+     1,
+     1,
+     8,
+     {multiply_ring<bf16_bf16, 1, 1, 1, 8>, multiply_ring<fp8_fp8, 1, 1, 1, 8>,
+      multiply_ring<fp8_bf16, 1, 1, 1, 8>, nullptr}},
+    {8, 2, 4, 1, {nullptr, multiply_ring<fp8_fp8, 8, 2, 4, 1>, nullptr, nullptr}},
+    {8, 1, 4, 1, {nullptr, nullptr, nullptr, multiply_ring<fp8_groups, 8, 1, 4, 1>}},
+    {8, 1, 8, 1, {nullptr, nullptr, nullptr, multiply_ring<fp8_groups, 8, 1, 8, 1>}},
 };
 
 constexpr uint32_t BARRIERS = sizeof(barriers) + 1024; /* and what the system takes */
@@ -321,7 +418,7 @@ kernel find(const bt_linear_skinny_plan *plan, int pair)
 {
     for (const variant &v : variants)
         if (v.token_tiles == plan->token_tiles && v.panels == plan->panels &&
-            v.warps_n == plan->warps_n && v.warps_k == plan->warps_k)
+            v.warps_n == plan->warps_n && v.warps_k == plan->warps_k && v.of[pair])
             return v.of[pair];
     return nullptr;
 }
@@ -364,9 +461,10 @@ void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_
                         cudaStream_t stream)
 {
     int pair = op->w_dtype == BT_DTYPE_BF16 ? 0 : op->x_dtype == BT_DTYPE_BF16 ? 2 : 1;
+    if (plan->groups) pair = 3;
     kernel k = find(plan, pair);
     assert(k && op->m <= plan->token_tiles * 8u && plan->splits > 0);
-    uint32_t block_k = bt_linear_skinny_block_k(op->w_dtype), x_bytes = pair == 1 ? 1 : 2;
+    uint32_t block_k = bt_linear_skinny_block_k(op->w_dtype), x_bytes = pair % 2 ? 1 : 2;
     uint32_t panels = plan->panels * plan->warps_n, rows = panels * 16;
     ring r = {*op, (op->n + rows - 1) / rows, op->k / block_k};
     assert(r.blocks >= plan->splits);
@@ -380,6 +478,7 @@ void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_
     r.x_offset = panels * r.stage_blocks * 1024;
     r.x_stride = x_stride(r.stage_blocks * block_k * x_bytes, pair == 2 ? 2 : 1);
     /* Loads of columns beyond m read on in the stage: whatever lies there goes nowhere. */
+    if (plan->groups) r.x_stride = r.stage_blocks * 64;
     uint32_t x_rows = plan->token_tiles == 1 ? op->m : plan->token_tiles * 8;
     r.stage_bytes = (r.x_offset + x_rows * r.x_stride + 127) / 128 * 128;
     uint32_t left = plan->shared_bytes - BARRIERS - (alias ? 0 : sums);
@@ -387,7 +486,6 @@ void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_
     r.stages = left / r.stage_bytes;
     if (r.stages > STAGES_MAX) r.stages = STAGES_MAX;
     r.sums_offset = alias ? 0 : r.stages * r.stage_bytes;
-    r.policy = plan->keep ? 0x1000000000000000 : 0x12F0000000000000;
     uint32_t bytes = r.stages * r.stage_bytes + (alias ? 0 : sums);
     if (bytes < sums) bytes = sums;
 
@@ -403,7 +501,7 @@ void linear_skinny_ring(const bt_linear_skinny_args *op, const bt_linear_skinny_
     }
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(clusters * plan->splits);
-    config.blockDim = dim3((warps + 1) * 32);
+    config.blockDim = dim3((warps + 1 + (plan->groups ? X_WARPS : 0)) * 32);
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
     config.attrs = attributes;
