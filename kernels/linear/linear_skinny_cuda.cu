@@ -201,20 +201,30 @@ void split(bt_linear_skinny_plan *plan, uint32_t n, unsigned most)
     while (plan->splits < most && tiles * plan->splits * 2 <= plan->grid) plan->splits *= 2;
 }
 
+/* By wgmma, for fp8 and fp8. warps: 4 or 8, as many 16 rows of w in a tile. */
+bt_linear_skinny_plan groups_plan(const bt_linear_skinny_args *op, int sms, unsigned warps,
+                                  bool alone)
+{
+    bt_linear_skinny_plan plan = ring_plan(sms, 2);
+    plan.token_tiles = 8, plan.warps_n = (uint16_t)warps, plan.warps_k = 1, plan.groups = true;
+    if (alone) plan.grid = (uint32_t)sms; /* leaves room for the next kernel's thread blocks */
+    if (warps == 8) plan.shared_bytes = 220 << 10;
+    split(&plan, op->n, 4);
+    return plan;
+}
+
 /* fp8 and fp8, m above 16, with the ring. */
 unsigned plans_of_many(const bt_linear_skinny_args *op, int arch, int sms,
                        bt_linear_skinny_plan *ret)
 {
     bt_linear_skinny_plan *end = ret, plan = ring_plan(sms, 2);
-    plan.token_tiles = 8, plan.warps_n = 4, plan.warps_k = 1;
-    *end = plan, end->panels = 2;
-    split(end++, op->n, 4);
+    plan.token_tiles = 8, plan.panels = 2, plan.warps_n = 4, plan.warps_k = 1;
+    split(&plan, op->n, 4);
+    *end++ = plan;
     if (arch != 90) return (unsigned)(end - ret);
-    plan.groups = true;
-    *end = plan;
-    split(end++, op->n, 4);
-    *end = plan, end->warps_n = 8, end->grid = (uint32_t)sms, end->shared_bytes = 220 << 10;
-    split(end++, op->n, 4);
+    *end++ = groups_plan(op, sms, 4, false);
+    *end++ = groups_plan(op, sms, 4, true);
+    *end++ = groups_plan(op, sms, 8, true);
     return (unsigned)(end - ret);
 }
 
@@ -243,6 +253,7 @@ extern "C" unsigned bt_linear_skinny_plans(const bt_linear_skinny_args *op, int 
         *end++ = direct_plan(arch, 2, 8, shallow ? 2 : 4);
         *end++ = direct_plan(arch, 2, 8, shallow ? 4 : 2);
         *end++ = direct_plan(arch, 2, 16, 2);
+        if (fp8 && arch == 90 && op->k >= 512) *end++ = groups_plan(op, sms, 4, false);
     } else {
         bool ring_first = panels > 4 * slots;
         bt_linear_skinny_plan few = direct_plan(arch, op->m <= 32 ? 4 : 8, 8, op->m <= 32 ? 2 : 1);
