@@ -29,15 +29,16 @@ struct shared_page {
 
     /* death.cu */
     int doomed; /* pid */
-    uint64_t puts_begun, puts_done;
+    uint64_t puts_begun, puts_done, puts_failed, puts_at_death;
     uint32_t in_flight; /* when it was killed */
-    bool changed;       /* the arena, after that */
+    bool changed;       /* what must not, after that */
 };
 
 struct options {
     bool host = false, check = true, bench = true;
     const char *transports = nullptr;
     bool allow_tcp = false;
+    bool apart = false; /* D in a PID namespace of its own, where cuda_ipc cannot reach */
 };
 
 struct side {
@@ -71,7 +72,9 @@ struct side {
 
 void run_prefill(const options &o, int socket, shared_page *page);
 void run_decode(const options &o, int socket, shared_page *page);
-void run_doomed(const options &o, int socket, shared_page *page);
+void run_doomed_prefill(const options &o, int socket, shared_page *page);
 void run_mourner(const options &o, int socket, shared_page *page);
+void run_doomed_decode(const options &o, int socket, shared_page *page);
+void run_widow(const options &o, int socket, shared_page *page);
 
 #endif
