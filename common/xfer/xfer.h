@@ -111,7 +111,7 @@ const char *bt_xfer_transport(bt_xfer_peer *peer);
 void bt_xfer_disconnect(bt_xfer_peer *peer);
 
 /* One contiguous put of source (inside source_open's memory) to offset of the remote arena, then a
- * flush of it; on_put follows unless the status is a failure. AGAIN at the in-flight limit.
+ * flush of it; on_put follows unless the status is a failure. Puts are not ordered with each other. AGAIN at the in-flight limit.
  * ERR_ARGUMENT if outside the arena. */
 bt_status bt_xfer_put(bt_xfer_peer *peer, const void *source, size_t bytes, uint64_t remote_offset,
                       uint64_t tag, bt_err *err);

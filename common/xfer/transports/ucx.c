@@ -7,6 +7,8 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 /* Rounds in which a closing peer keeps the loop awake; after that its end waits for other events. */
 #define CLOSING_ROUNDS_MAX 10000u
@@ -92,12 +94,20 @@ static ucs_status_t on_am(void *arg, const void *header, size_t header_bytes, vo
     return UCS_OK;
 }
 
-static bt_status worker_open(ucx_xfer *xfer, bt_err *err)
+static ucs_status_t worker_create(ucx_xfer *xfer)
 {
     const ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
                                         .thread_mode = UCS_THREAD_MODE_SINGLE};
-    ucs_status_t status = ucp_worker_create(xfer->context, &params, &xfer->worker);
-    if (status == UCS_OK) status = ucp_worker_get_efd(xfer->worker, &xfer->fd);
+    ucs_status_t status =
+        ucp_worker_create(xfer->context, &params, &xfer->workers[xfer->lane_count]);
+    if (status == UCS_OK) xfer->lane_count++;
+    return status;
+}
+
+static bt_status worker_open(ucx_xfer *xfer, bt_err *err)
+{
+    ucs_status_t status = worker_create(xfer);
+    if (status == UCS_OK) status = ucp_worker_get_efd(xfer->workers[0], &xfer->fd);
     const ucp_am_handler_param_t handler = {
         .field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS |
                       UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG,
@@ -105,10 +115,10 @@ static bt_status worker_open(ucx_xfer *xfer, bt_err *err)
         .flags = UCP_AM_FLAG_WHOLE_MSG,
         .cb = on_am,
         .arg = xfer};
-    if (status == UCS_OK) status = ucp_worker_set_am_recv_handler(xfer->worker, &handler);
+    if (status == UCS_OK) status = ucp_worker_set_am_recv_handler(xfer->workers[0], &handler);
     ucp_address_t *address = NULL;
     size_t bytes = 0;
-    if (status == UCS_OK) status = ucp_worker_get_address(xfer->worker, &address, &bytes);
+    if (status == UCS_OK) status = ucp_worker_get_address(xfer->workers[0], &address, &bytes);
     if (status != UCS_OK)
         return BT_FAIL(err, BT_ERR_OS, "UCX worker: %s", ucs_status_string(status));
     memcpy(xfer->kind.kind, "BTXA", 4);
@@ -116,7 +126,7 @@ static bt_status worker_open(ucx_xfer *xfer, bt_err *err)
     if (bytes <= UINT32_MAX)
         sealed = bt_envelope_seal(&xfer->kind, address, (uint32_t)bytes, xfer->address,
                                   sizeof(xfer->address), &xfer->address_bytes, err);
-    ucp_worker_release_address(xfer->worker, address);
+    ucp_worker_release_address(xfer->workers[0], address);
     return sealed;
 }
 
@@ -224,10 +234,34 @@ void ucx_arena_rkey(const bt_xfer *base, const uint8_t **ret_rkey, uint32_t *ret
     *ret_bytes = xfer->rkey_bytes;
 }
 
+/* The workers that only puts use, and a descriptor for all of them. The first worker keeps its own. */
+static bt_status lanes_open(ucx_xfer *xfer, bt_err *err)
+{
+    if (xfer->lane_count == xfer->memory->lanes) return BT_OK;
+    ucs_status_t status = UCS_OK;
+    while (status == UCS_OK && xfer->lane_count < xfer->memory->lanes) status = worker_create(xfer);
+    if (status != UCS_OK)
+        return BT_FAIL(err, BT_ERR_OS, "UCX worker: %s", ucs_status_string(status));
+    int all = epoll_create1(EPOLL_CLOEXEC);
+    if (all < 0) return BT_FAIL(err, BT_ERR_OS, "epoll");
+    xfer->fd = all;
+    xfer->fd_is_ours = true;
+    for (uint32_t i = 0; i < xfer->lane_count; i++) {
+        int fd = -1;
+        struct epoll_event event = {.events = EPOLLIN};
+        status = ucp_worker_get_efd(xfer->workers[i], &fd);
+        if (status != UCS_OK || epoll_ctl(all, EPOLL_CTL_ADD, fd, &event) != 0)
+            return BT_FAIL(err, BT_ERR_OS, "UCX wake-up: %s", ucs_status_string(status));
+    }
+    return BT_OK;
+}
+
 bt_status ucx_source_open(bt_xfer *base, size_t bytes, uint8_t **ret_base, bt_err *err)
 {
     ucx_region *region;
-    bt_status status = memory_open((ucx_xfer *)base, bytes, &region, err);
+    ucx_xfer *xfer = (ucx_xfer *)base;
+    bt_status status = memory_open(xfer, bytes, &region, err);
+    if (status == BT_OK) status = lanes_open(xfer, err);
     if (status == BT_OK) *ret_base = region->base;
     return status;
 }
@@ -249,6 +283,13 @@ static unsigned done_report(ucx_xfer *xfer)
     return count;
 }
 
+static unsigned workers_progress(ucx_xfer *xfer)
+{
+    unsigned count = 0;
+    for (uint32_t i = 0; i < xfer->lane_count; i++) count += ucp_worker_progress(xfer->workers[i]);
+    return count;
+}
+
 void ucx_destroy(bt_xfer *base)
 {
     ucx_xfer *xfer = (ucx_xfer *)base;
@@ -257,12 +298,13 @@ void ucx_destroy(bt_xfer *base)
     xfer->is_ending = true;
     for (uint32_t i = 0; i < CLOSING_ROUNDS_MAX && xfer->closing != NULL; i++) {
         ucx_closing_step(xfer);
-        ucp_worker_progress(xfer->worker);
+        workers_progress(xfer);
         done_report(xfer);
     }
     /* A peer that UCX still holds now is left allocated, as it may yet call back. */
     memory_close(xfer);
-    if (xfer->worker != NULL) ucp_worker_destroy(xfer->worker);
+    for (uint32_t i = 0; i < xfer->lane_count; i++) ucp_worker_destroy(xfer->workers[i]);
+    if (xfer->fd_is_ours) close(xfer->fd);
     if (xfer->context != NULL) ucp_cleanup(xfer->context);
     free(xfer);
 }
@@ -288,7 +330,7 @@ unsigned ucx_progress(bt_xfer *base)
     ucx_xfer *xfer = (ucx_xfer *)base;
     assert(!xfer->in_progress);
     xfer->in_progress = true;
-    unsigned count = ucp_worker_progress(xfer->worker);
+    unsigned count = workers_progress(xfer);
     count += done_report(xfer);
     count += errors_report(xfer);
     ucx_closing_step(xfer);
@@ -301,12 +343,15 @@ bt_status ucx_arm(bt_xfer *base)
     ucx_xfer *xfer = (ucx_xfer *)base;
     if (xfer->done_first != NULL || xfer->errors_due > 0) return BT_AGAIN;
     if (xfer->closing != NULL && xfer->closing_rounds < CLOSING_ROUNDS_MAX) return BT_AGAIN;
-    ucs_status_t status = ucp_worker_arm(xfer->worker);
-    if (status == UCS_OK) return BT_OK;
-    return status == UCS_ERR_BUSY ? BT_AGAIN : BT_ERR_OS;
+    for (uint32_t i = 0; i < xfer->lane_count; i++) {
+        ucs_status_t status = ucp_worker_arm(xfer->workers[i]);
+        if (status != UCS_OK) return status == UCS_ERR_BUSY ? BT_AGAIN : BT_ERR_OS;
+    }
+    return BT_OK;
 }
 
-static const ucx_memory host_memory = {.transports = "posix,cma,tcp", .type = UCS_MEMORY_TYPE_HOST};
+static const ucx_memory host_memory = {
+    .transports = "posix,cma,tcp", .type = UCS_MEMORY_TYPE_HOST, .lanes = 1};
 
 static bt_status ucx_create(const bt_xfer_config *config, bt_xfer **ret_xfer, bt_err *err)
 {

@@ -5,6 +5,10 @@
  *         device. Every region is registered once, and a put names its region's registration, so that
  *         UCX looks nothing up.
  *
+ * LANES   cuda_ipc copies to one peer by one stream for each worker, and between two copies on a stream
+ *         the GPU does nothing for 5 us. With more workers one copies while another begins. Only who puts
+ *         opens them; messages and the address are the first's.
+ *
  * PUT     A slot lives from put until UCX has called back for both the put and its flush and on_put
  *         has been called, whichever comes last. `done` queues slots whose on_put is due; only
  *         progress and disconnect call on_put, so no callback runs inside put.
@@ -20,6 +24,7 @@
 #include <ucp/api/ucp.h>
 
 #define UCX_AM_ID 1u
+#define UCX_LANES_MAX 3u
 
 typedef struct ucx_peer ucx_peer;
 typedef struct ucx_xfer ucx_xfer;
@@ -28,6 +33,7 @@ typedef struct ucx_xfer ucx_xfer;
 typedef struct {
     const char *transports; /* if the config names none */
     ucs_memory_type_t type;
+    uint32_t lanes; /* workers that puts take in turn, 1 .. UCX_LANES_MAX */
     /* Before UCX is opened, and what it can do when it is; NULL = nothing to ask. */
     bt_status (*begin)(const bt_xfer_config *config, bt_err *err);
     bt_status (*check)(ucx_xfer *xfer, const bt_xfer_config *config, bt_err *err);
@@ -65,8 +71,10 @@ struct ucx_xfer {
     bt_xfer base;
     const ucx_memory *memory;
     ucp_context_h context;
-    ucp_worker_h worker;
-    int fd;
+    ucp_worker_h workers[UCX_LANES_MAX]; /* the first has the address, and the messages */
+    uint32_t lane_count;                 /* more than one after source_open, if memory has them */
+    int fd;                              /* of the first, or an epoll of all */
+    bool fd_is_ours;
     bool in_progress;
     bool is_ending;   /* destroy: what still comes has no reader */
     bt_envelope kind; /* with UCX's version */
@@ -87,9 +95,12 @@ struct ucx_peer {
     bt_xfer_peer base;
     ucx_xfer *xfer;
     ucx_peer *next; /* in peers or closing */
-    ucp_ep_h ep;
-    ucp_rkey_h rkey;
-    void *close_request;
+    struct {
+        ucp_ep_h ep;
+        ucp_rkey_h rkey;
+        void *close_request;
+    } lanes[UCX_LANES_MAX]; /* one on each worker that xfer had at connect */
+    uint32_t lane_count, lane_next;
     bool close_issued;
     bool failed, failure_reported;
     const char *why;

@@ -19,7 +19,9 @@ static void on_ep_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 static void peer_free(ucx_peer *peer)
 {
     if (peer == NULL) return;
-    if (peer->rkey != NULL) ucp_rkey_destroy(peer->rkey);
+    for (uint32_t i = 0; i < UCX_LANES_MAX; i++) {
+        if (peer->lanes[i].rkey != NULL) ucp_rkey_destroy(peer->lanes[i].rkey);
+    }
     free(peer->sends);
     free(peer);
 }
@@ -89,10 +91,18 @@ bt_status ucx_connect(bt_xfer *base, const uint8_t *address, uint32_t address_by
                                     .address = (const ucp_address_t *)padded,
                                     .err_mode = UCP_ERR_HANDLING_MODE_PEER,
                                     .err_handler = {.cb = on_ep_error, .arg = peer}};
-    ucs_status_t created = ucp_ep_create(xfer->worker, &params, &peer->ep);
+    ucs_status_t created = UCS_OK;
+    for (; created == UCS_OK && peer->lane_count < xfer->lane_count; peer->lane_count++)
+        created = ucp_ep_create(xfer->workers[peer->lane_count], &params,
+                                &peer->lanes[peer->lane_count].ep);
     if (created != UCS_OK) {
-        peer_free(peer);
-        return BT_FAIL(err, BT_ERR_PEER_LOST, "UCX endpoint: %s", ucs_status_string(created));
+        peer->lane_count--; /* of the one that failed */
+        peer->why = ucs_status_string(created);
+        peer->failed = peer->failure_reported = true;
+        peer->next = xfer->closing; /* lanes that were made are closed as any other */
+        xfer->closing = peer;
+        xfer->closing_rounds = 0;
+        return BT_FAIL(err, BT_ERR_PEER_LOST, "UCX endpoint: %s", peer->why);
     }
     peer->next = xfer->peers;
     xfer->peers = peer;
@@ -131,9 +141,10 @@ bt_status ucx_remote_open(bt_xfer_peer *base, const uint8_t *rkey, uint32_t rkey
         return BT_FAIL(err, BT_ERR_FORMAT, "rkey of %u bytes is not one", payload_bytes);
     uint8_t padded[2 * BT_XFER_RKEY_BYTES_MAX] = {0};
     memcpy(padded, payload, payload_bytes);
-    ucs_status_t unpacked = ucp_ep_rkey_unpack(peer->ep, padded, &peer->rkey);
-    if (unpacked != UCS_OK) {
-        peer->rkey = NULL;
+    for (uint32_t i = 0; i < peer->lane_count; i++) {
+        ucs_status_t unpacked = ucp_ep_rkey_unpack(peer->lanes[i].ep, padded, &peer->lanes[i].rkey);
+        if (unpacked == UCS_OK) continue;
+        peer->lanes[i].rkey = NULL;
         return BT_FAIL(err, BT_ERR_PEER_LOST, "rkey: %s", ucs_status_string(unpacked));
     }
     return BT_OK;
@@ -192,7 +203,7 @@ const char *ucx_transport(bt_xfer_peer *base)
 {
     ucx_peer *peer = (ucx_peer *)base;
     snprintf(peer->lane, sizeof(peer->lane), "none");
-    char *text = ucx_text(NULL, peer->ep);
+    char *text = ucx_text(NULL, peer->lanes[0].ep);
     if (text == NULL) return peer->lane;
     unsigned lane = 0; /* the last resort */
     const char *put = strstr(text, "put[");
@@ -277,7 +288,9 @@ bt_status ucx_put_start(bt_xfer_peer *base, const void *source, size_t bytes,
                         uint64_t remote_address, uint64_t tag, bt_err *err)
 {
     ucx_peer *peer = (ucx_peer *)base;
-    assert(peer->rkey != NULL && !peer->close_issued);
+    uint32_t lane = peer->lane_next;
+    ucp_ep_h ep = peer->lanes[lane].ep;
+    assert(peer->lanes[lane].rkey != NULL && !peer->close_issued);
     if (peer->failed) return BT_FAIL(err, BT_ERR_PEER_LOST, "put: %s", peer->why);
     ucx_put *put = peer->puts_free;
     if (put == NULL) return BT_AGAIN;
@@ -289,14 +302,15 @@ bt_status ucx_put_start(bt_xfer_peer *base, const void *source, size_t bytes,
                                  .memh = region_of(peer->xfer, source)->handle,
                                  .memory_type = peer->xfer->memory->type};
     ucs_status_ptr_t request =
-        ucp_put_nbx(peer->ep, source, bytes, remote_address, peer->rkey, &param);
+        ucp_put_nbx(ep, source, bytes, remote_address, peer->lanes[lane].rkey, &param);
     if (UCS_PTR_IS_ERR(request)) return put_refused(peer, UCS_PTR_STATUS(request), err);
+    peer->lane_next = (lane + 1) % peer->lane_count;
     peer->puts_free = put->next;
     peer->puts_used++;
     *put = (ucx_put){.peer = peer, .tag = tag, .status = BT_OK, .ops_left = 2, .used = true};
     if (request == NULL) op_done(put, UCS_OK);
     param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
-    request = ucp_ep_flush_nbx(peer->ep, &param);
+    request = ucp_ep_flush_nbx(ep, &param);
     if (!UCS_PTR_IS_PTR(request)) op_done(put, UCS_PTR_RAW_STATUS(request));
     return BT_OK;
 }
@@ -323,8 +337,8 @@ bt_status ucx_send_start(bt_xfer_peer *base, const void *data, size_t bytes, bt_
                                        .flags = UCP_AM_SEND_FLAG_EAGER,
                                        .cb = {.send = on_sent},
                                        .user_data = send};
-    ucs_status_ptr_t request = ucp_am_send_nbx(peer->ep, UCX_AM_ID, &send->me, sizeof(send->me),
-                                               send->data, bytes, &param);
+    ucs_status_ptr_t request = ucp_am_send_nbx(peer->lanes[0].ep, UCX_AM_ID, &send->me,
+                                               sizeof(send->me), send->data, bytes, &param);
     if (UCS_PTR_IS_PTR(request)) return BT_OK;
     send_give(send);
     if (UCS_PTR_IS_ERR(request))
@@ -361,9 +375,25 @@ static void close_issue(ucx_peer *peer)
 {
     const ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
                                        .flags = UCP_EP_CLOSE_FLAG_FORCE};
-    ucs_status_ptr_t request = ucp_ep_close_nbx(peer->ep, &param);
     peer->close_issued = true;
-    peer->close_request = UCS_PTR_IS_PTR(request) ? request : NULL;
+    for (uint32_t i = 0; i < peer->lane_count; i++) {
+        ucs_status_ptr_t request = ucp_ep_close_nbx(peer->lanes[i].ep, &param);
+        peer->lanes[i].close_request = UCS_PTR_IS_PTR(request) ? request : NULL;
+    }
+}
+
+static bool is_closed(ucx_peer *peer)
+{
+    bool closed = true;
+    for (uint32_t i = 0; i < peer->lane_count; i++) {
+        void *request = peer->lanes[i].close_request;
+        if (request != NULL && ucp_request_check_status(request) != UCS_INPROGRESS) {
+            ucp_request_free(request);
+            request = peer->lanes[i].close_request = NULL;
+        }
+        closed &= request == NULL;
+    }
+    return closed;
 }
 
 void ucx_closing_step(ucx_xfer *xfer)
@@ -373,12 +403,7 @@ void ucx_closing_step(ucx_xfer *xfer)
     for (ucx_peer **link = &xfer->closing; *link != NULL;) {
         ucx_peer *peer = *link;
         if (!peer->close_issued) close_issue(peer);
-        if (peer->close_request != NULL &&
-            ucp_request_check_status(peer->close_request) != UCS_INPROGRESS) {
-            ucp_request_free(peer->close_request);
-            peer->close_request = NULL;
-        }
-        if (peer->close_request == NULL && peer->puts_used == 0 && peer->sends_used == 0) {
+        if (is_closed(peer) && peer->puts_used == 0 && peer->sends_used == 0) {
             *link = peer->next;
             peer_free(peer);
         } else {
