@@ -86,8 +86,9 @@ bt_status run_skinny(const bt_linear_cuda *linear, const bt_linear_cuda_args *op
     args.m = m;
     args.n = w->n;
     args.k = w->k;
-    bt_linear_skinny_plan plan = bt_linear_skinny_choose(&args, linear->arch, (int)linear->sms);
-    return bt_linear_skinny_cuda(&args, &plan, stream, err);
+    bt_linear_skinny_plan plans[BT_SKINNY_PLANS]; /* the first is the likeliest best */
+    bt_linear_skinny_plans(&args, linear->arch, (int)linear->sms, plans);
+    return bt_linear_skinny_cuda(&args, &plans[0], stream, err);
 }
 
 bt_status run_lt(const bt_linear_cuda *linear, const bt_linear_cuda_args *op, cudaStream_t stream,
