@@ -67,7 +67,7 @@ void check_one(gpu *g, const bt_linear_cuda &linear, const kind_of &kind, int fo
     operands o = make(g, shape, m);
     bt_linear_cuda_weight w = weight_of(g, o, kind.kind, forms);
     bt_err err = {};
-    bt_status status = bt_linear_cuda_prepare(&linear, &w, 16, 128, &err);
+    bt_status status = bt_linear_cuda_prepare(&linear, &w, 64, 64, &err);
     std::string what = name_of(shape) + ", " + form_names[forms] + ", " + size_of(m, shape);
     gpu_expect_true(g, what + " prepared " + err.message, status == BT_OK);
     if (status != BT_OK) return;
