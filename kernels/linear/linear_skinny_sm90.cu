@@ -33,7 +33,7 @@ using namespace skinny;
 using namespace bt_ring;
 
 constexpr int STAGES_MAX = 32;
-constexpr uint64_t W_POLICY = 0x12F0000000000000; /* w is the first to leave the L2 */
+[[maybe_unused]] constexpr uint64_t W_POLICY = 0x12F0000000000000; /* w is the first to leave the L2 */
 constexpr int X_WARPS = 3;                        /* that rearrange x for wgmma */
 
 struct ring {
