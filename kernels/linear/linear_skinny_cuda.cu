@@ -8,15 +8,15 @@
  * FIGURES H100 SXM, 2026-11-24, reading 3.14 TB/s, cold L2, overlapped, best plan (gpu-check --only
  *         linear_skinny --bench), us and share of reading, for n x k
  *                        6144x4096    4096x4096    28672x4096   4096x14336   128256x4096
- *         bf16 m 1       16.3  98 %   11.0  97 %   74.6 100 %   38.1  98 %   330 101 %
- *         bf16 m 16      17.8  90 %   12.3  87 %   76.2  98 %   40.1  93 %   332 101 %
- *         fp8 m 1         9.5  84 %    7.0  76 %   38.6  97 %   19.6  95 %   166 101 %
- *         fp8 x bf16 m 1  9.2  87 %    7.6  71 %   38.8  96 %   19.5  96 %   167 100 %
- *         fp8 m 16       10.4  77 %    8.6  62 %   42.5  88 %   24.3  77 %   176  95 %
- *         fp8 m 64       19.2  42 %   12.0  45 %   58.5  64 %   34.5  54 %   245  68 %
- *         Of these the ring made bf16 and fp8 m 1 but for 6144x4096 and the head, and fp8 m 64 but for k = 14336
- *         and 4096x4096. 16 MB of fp8 take 5.3 us to read: there the chain of wait, x, sums and end of a
- *         kernel is what is left. m = 64 is bound by x: 4 bytes of it come from the L2 for each of w here.
+ *         bf16 m 1       16.4  98 %   10.9  98 %   74.6 100 %   38.1  98 %   332 101 %
+ *         bf16 m 16      17.9  90 %   12.1  88 %   76.0  98 %   39.4  95 %   332 101 %
+ *         fp8 m 1         9.6  83 %    7.0  76 %   38.7  97 %   19.6  96 %   166 101 %
+ *         fp8 x bf16 m 1  9.4  86 %    7.4  72 %   39.1  96 %   19.6  95 %   166 101 %
+ *         fp8 m 16       10.3  78 %    7.7  69 %   41.8  89 %   21.3  88 %   173  97 %
+ *         fp8 m 64       16.0  50 %   10.3  52 %   48.1  78 %   32.2  58 %   201  83 %
+ *         m 1 by the ring but for 6144x4096, the head and fp8 of 4096x4096; m 64 by the ring with wgmma but for
+ *         n = 4096. 16 MB of fp8 take 5.3 us to read: there the chain of wait, x, sums and end of a kernel
+ *         is what is left. m = 64 without a ring is bound by x: 4 bytes from the L2 for each of w.
  * TRIED   Without the overlap: 10 to 30 % more time for 33 MB and less, 1 to 3 % for the head. 4 warps in a
  *         thread block instead of 8: 5 to 70 % more. 8 blocks of k ahead: more registers, fewer thread
  *         blocks at once, 5 to 35 % more. Addresses clamped instead of loads left out: 10 % more at m = 16. */
@@ -220,11 +220,12 @@ unsigned plans_of_many(const bt_linear_skinny_args *op, int arch, int sms,
     bt_linear_skinny_plan *end = ret, plan = ring_plan(sms, 2);
     plan.token_tiles = 8, plan.panels = 2, plan.warps_n = 4, plan.warps_k = 1;
     split(&plan, op->n, 4);
+    if (arch == 90) {
+        bool wide = op->n > 128u * (uint32_t)sms;
+        *end++ = groups_plan(op, sms, wide ? 8 : 4, wide);
+        *end++ = groups_plan(op, sms, wide ? 4 : 8, !wide);
+    }
     *end++ = plan;
-    if (arch != 90) return (unsigned)(end - ret);
-    *end++ = groups_plan(op, sms, 4, false);
-    *end++ = groups_plan(op, sms, 4, true);
-    *end++ = groups_plan(op, sms, 8, true);
     return (unsigned)(end - ret);
 }
 
@@ -250,12 +251,13 @@ extern "C" unsigned bt_linear_skinny_plans(const bt_linear_skinny_args *op, int 
         if (ring) *end++ = ring_plan(sms, deep / 2);
     } else if (op->m <= 16) {
         bool shallow = panels > slots && panels <= 3 * (uint32_t)sms;
+        if (panels <= slots) *end++ = direct_plan(arch, 2, 16, 2);
         *end++ = direct_plan(arch, 2, 8, shallow ? 2 : 4);
         *end++ = direct_plan(arch, 2, 8, shallow ? 4 : 2);
-        *end++ = direct_plan(arch, 2, 16, 2);
+        if (panels > slots) *end++ = direct_plan(arch, 2, 16, 2);
         if (fp8 && arch == 90 && op->k >= 512) *end++ = groups_plan(op, sms, 4, false);
     } else {
-        bool ring_first = panels > 4 * slots;
+        bool ring_first = panels > slots;
         bt_linear_skinny_plan few = direct_plan(arch, op->m <= 32 ? 4 : 8, 8, op->m <= 32 ? 2 : 1);
         if (!ring_first || !fp8 || arch < 90) *end++ = few;
         if (fp8 && arch >= 90 && op->k >= 512) end += plans_of_many(op, arch, sms, end);
