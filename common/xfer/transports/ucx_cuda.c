@@ -15,10 +15,11 @@
  *
  * TRIED   With UCX 1.22.0 on one H100, and without any effect on rate or latency: CUDA_IPC_MAX_STREAMS 1,
  *         CUDA_IPC_MAX_POLL 1, several rkeys of one arena (they share the stream), puts without
- *         registration or memory type, sysv in place of posix, MEM_EVENTS=n. Lost: one lane, 1,030 GB/s in puts
- *         of 16 MiB, four at a time, where three make 1,306. Without cuda_copy UCX takes no GPU memory at
- *         all. Whatever allocates or frees near a put (cudaFreeHost, a thread's stack) passes UCX's hooks and
- *         costs the next put 10 us. */
+ *         registration or memory type, sysv in place of posix, MEM_EVENTS=n. One lane: 1,030 GB/s in raw puts
+ *         of 16 MiB, four at a time, where three make 1,306; through this transport one made 979 to 1,034 and
+ *         three 927, but 1,372 against 1,210 at 32 MiB. Without cuda_copy UCX takes no GPU memory at all.
+ *         Allocations and frees near a put pass UCX's hooks (cudaFreeHost, a thread's stack): the timed
+ *         loop without them was faster by 10 us in one run, not in the next. */
 #include "common/xfer/transports/ucx.h"
 
 #include <cuda_runtime_api.h>
